@@ -1,0 +1,1 @@
+"""Runtimes: the only room that touches the network, the clock and threads. `interface` says what each one offers."""
