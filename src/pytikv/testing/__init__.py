@@ -1,0 +1,1 @@
+"""Tools for tests, public: pytest fixtures, the simulated world, fault proxies and history checkers."""
