@@ -1,0 +1,67 @@
+# Every target sets up .venv by itself, from locks/dev.txt (with uv when it is there, else with pip).
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.locked
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type sim bench interop docs check proto lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): locks/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pytikv needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	@echo "setting up $(VENV)"
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --clear --python $(PYTHON) $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r locks/dev.txt && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --editable . ; \
+	else \
+	  $(PYTHON) -m venv --clear $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/dev.txt && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . ; \
+	fi
+	@touch $@
+
+demo: $(STAMP) ## Load a real data set into the embedded store and read it back
+	$(BIN)/pytikv demo $(ARGS)
+
+test: $(STAMP) ## Run the tests (ARGS="-k raw" passes on to pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Style, import rules, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python tools/gen_proto.py --check
+
+type: $(STAMP) ## mypy --strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+sim: $(STAMP) ## Seeded simulations (ARGS="--seeds 1000")
+	$(BIN)/python -m pytikv.testing.simulate $(ARGS)
+
+bench: $(STAMP) ## Measure against the floor and the other Python clients (ARGS=--quick)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+interop: $(STAMP) ## Foreign clients against our server (those whose toolchain is here)
+	$(BIN)/python interop/run.py $(ARGS)
+
+docs: $(STAMP) ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+check: lint type test ## What a change must pass, but for interop
+
+proto: $(STAMP) ## Generate src/pytikv/proto from proto/
+	$(BIN)/python tools/gen_proto.py
+
+lock: ## Pin the dependencies anew (needs uv)
+	$(PYTHON) tools/lock.py --upgrade
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) .cache site .pytest_cache .mypy_cache .ruff_cache
