@@ -1,0 +1,289 @@
+"""The measures: each function answers lines for the table. Goals are those that the project set itself before measuring."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import harness
+from harness import Entry, Unavailable, Worker, interleave, ratio
+from report import Line
+
+_IDLE_SECONDS = 5
+_EMBEDDED_SIZES = [10**3, 10**4, 10**5, 10**6, 10**7]
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How long to measure."""
+
+    rounds: int
+    round_seconds: float
+    largest_store: int
+    largest_region_cache: int
+
+
+QUICK = Effort(rounds=3, round_seconds=0.25, largest_store=10**5, largest_region_cache=10**6)
+FULL = Effort(rounds=9, round_seconds=0.7, largest_store=10**6, largest_region_cache=10**6)
+
+
+def _line(
+    name: str, above: Entry, below: Entry, *, goal: float | None, unit: str, lower: bool, arrangement: str
+) -> Line:
+    """A line whose value is how many times longer `above` takes than `below`."""
+    return Line(
+        name=name,
+        unit=unit,
+        value=ratio(above, below),
+        goal=goal,
+        lower_is_better=lower,
+        detail=f"{above.label} {above.median_us:.1f} us, {below.label} {below.median_us:.1f} us",
+        arrangement=arrangement,
+        load=harness.load(),
+        rounds={entry.label: entry.seconds for entry in (above, below)},
+    )
+
+
+class Network:
+    """The workers of one arrangement, all against one neutral server; those that cannot run leave their reason."""
+
+    def __init__(self, url: str, effort: Effort, arrangement: str) -> None:
+        self.effort, self.arrangement = effort, arrangement
+        self.workers: dict[str, Worker] = {}
+        self.missing: dict[str, str] = {}
+        address = url.removeprefix("tikv://")
+        # Ours come first: they write the keys that all read.
+        self._start("ours", "ours_blocking.py", url)
+        self._start("ours async", "ours_async.py", url)
+        self._start("ours uvloop", "ours_async.py", url, "uvloop")
+        self._start("floor", "floor.py", address)
+        try:
+            python = harness.peers_python()
+        except Unavailable as error:
+            self.missing |= dict.fromkeys(["grpcio stub", "tikv-python", "tikv-client"], str(error))
+        else:
+            self._start("grpcio stub", "grpcio_stub.py", address, python=python)
+            self._start("tikv-python", "tikv_python.py", address, python=python)
+            self._start("tikv-client", "tikv_client_rust.py", address, python=python)
+
+    def _start(self, name: str, script: str, *arguments: str, python: str = sys.executable) -> None:
+        try:
+            self.workers[name] = Worker(name, script, *arguments, python=python, arrangement=self.arrangement)
+        except Unavailable as error:
+            self.missing[name] = str(error)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self.workers.values():
+            worker.close()
+
+    def compare(self, *wanted: tuple[str, str]) -> dict[str, Entry]:
+        """Run (worker, case) pairs in rounds; those that are missing or fail are left out."""
+        entries = {}
+        for name, case in wanted:
+            if name in self.workers:
+                entries[f"{name}/{case}"] = Entry(
+                    name if case.startswith("get") else f"{name} {case}", self.workers[name], case
+                )
+        interleave(list(entries.values()), rounds=self.effort.rounds, round_seconds=self.effort.round_seconds)
+        return entries
+
+    def against(
+        self,
+        entries: dict[str, Entry],
+        name: str,
+        above: str,
+        below: str,
+        *,
+        unit: str = "x",
+        goal: float | None = None,
+        lower: bool = False,
+    ) -> Line:
+        """A line from two compared entries, or one that says which is missing."""
+        for key in (above, below):
+            if key not in entries:
+                worker = key.partition("/")[0]
+                reason = self.missing.get(worker, "not offered")
+                return Line(name, skipped=reason, goal=goal, lower_is_better=lower, arrangement=self.arrangement)
+        return _line(
+            name, entries[above], entries[below], goal=goal, unit=unit, lower=lower, arrangement=self.arrangement
+        )
+
+
+@contextlib.contextmanager
+def network(effort: Effort, arrangement: str) -> Iterator[Network]:
+    """The neutral server with all workers connected to it."""
+    with harness.neutral_server(arrangement) as url:
+        net = Network(url, effort, arrangement)
+        try:
+            yield net
+        finally:
+            net.close()
+
+
+def single_requests(net: Network) -> list[Line]:
+    """One request at a time."""
+    names = ["floor", "ours", "ours async", "ours uvloop", "grpcio stub", "tikv-python", "tikv-client"]
+    got = net.compare(*((name, "get") for name in names))
+    put = net.compare(*((name, "put") for name in ("ours", "tikv-python", "tikv-client")))
+    return [
+        net.against(got, "blocking get, times the floor", "ours/get", "floor/get", goal=1.6, lower=True),
+        net.against(got, "blocking get, times as fast as tikv-python", "tikv-python/get", "ours/get", goal=4),
+        net.against(got, "blocking get, times as fast as tikv-client", "tikv-client/get", "ours/get", goal=6),
+        net.against(got, "bare grpcio stub, times the floor", "grpcio stub/get", "floor/get", lower=True),
+        net.against(got, "tikv-python, times the floor", "tikv-python/get", "floor/get", lower=True),
+        net.against(got, "asyncio get one by one, times the floor", "ours async/get", "floor/get", lower=True),
+        net.against(got, "uvloop get one by one, times the floor", "ours uvloop/get", "floor/get", lower=True),
+        net.against(put, "blocking put, times as fast as tikv-python", "tikv-python/put", "ours/put"),
+        net.against(put, "blocking put, times as fast as tikv-client", "tikv-client/put", "ours/put"),
+    ]
+
+
+def many_in_flight(net: Network) -> list[Line]:
+    """Many requests at a time: asyncio tasks, and threads on one client."""
+    names = ["ours async", "ours uvloop", "tikv-python", "tikv-client"]
+    got = net.compare(*((name, "get_async") for name in names))
+    threads = net.compare(("ours", "get_threads"), ("tikv-python", "get_threads"))
+    ours, uvloop = "ours async/get_async", "ours uvloop/get_async"
+    return [
+        net.against(got, "asyncio, 64 in flight, times tikv-python's rate", "tikv-python/get_async", ours, goal=4),
+        net.against(got, "asyncio, 64 in flight, times tikv-client's rate", "tikv-client/get_async", ours, goal=4),
+        net.against(got, "uvloop, 64 in flight, times asyncio's rate", ours, uvloop),
+        net.against(
+            threads, "16 threads, times tikv-python's rate", "tikv-python/get_threads", "ours/get_threads", goal=3
+        ),
+    ]
+
+
+def batches(net: Network) -> list[Line]:
+    """Batches of 100 keys against single requests of our own client."""
+    got = net.compare(("ours", "get"), ("ours", "put"), ("ours", "batch_get"), ("ours", "batch_put"))
+    theirs = net.compare(*((n, c) for c in ("batch_get", "batch_put") for n in ("ours", "tikv-python", "tikv-client")))
+    lines = [
+        net.against(
+            got, "batch_get of 100 keys, in single gets", "ours/batch_get", "ours/get", unit="gets", goal=3, lower=True
+        ),
+        net.against(got, "batch_put of 100 pairs, times as fast as 100 puts", "ours/put", "ours/batch_put", goal=20),
+        net.against(
+            theirs, "batch_get of 100 keys, times as fast as tikv-python", "tikv-python/batch_get", "ours/batch_get"
+        ),
+        net.against(
+            theirs, "batch_get of 100 keys, times as fast as tikv-client", "tikv-client/batch_get", "ours/batch_get"
+        ),
+    ]
+    if lines[1].value is not None:
+        lines[1].value *= 100  # the ratio was that of one put
+    return lines
+
+
+def idle(net: Network) -> list[Line]:
+    """Processor time of connected clients with nothing to do."""
+    lines = []
+    for name in ("ours", "ours async", "tikv-python", "tikv-client"):
+        title = f"idle client ({name}), CPU"
+        if name not in net.workers:
+            lines.append(Line(title, skipped=net.missing.get(name, "")))
+            continue
+        answer = net.workers[name].run("idle", _IDLE_SECONDS)
+        per_mille = answer["cpu_seconds"] / answer["seconds"] * 1000
+        goal = 1.0 if name.startswith("ours") else None  # 1 ms a second is what the question itself costs
+        detail = f"{answer['cpu_seconds'] * 1000:.1f} ms in {answer['seconds']:.0f} s"
+        lines.append(Line(title, "ms/s", per_mille, goal, detail=detail, load=harness.load()))
+    return lines
+
+
+def embedded(effort: Effort) -> list[Line]:
+    """The embedded store against bare rocksdict, and whether it stays flat as the store grows."""
+    lines, gets = [], {}
+    for size in (size for size in _EMBEDDED_SIZES if size <= effort.largest_store):
+        exponent = f"10^{len(str(size)) - 1}"
+        with _scratch() as directory:
+            try:
+                worker = Worker(f"embedded {exponent}", "embedded.py", str(directory), str(size))
+            except Unavailable as error:
+                lines.append(Line(f"embedded, {exponent} keys", skipped=str(error)))
+                continue
+            with contextlib.closing(worker):
+                cases = [Entry(label, worker, case) for case, label in _EMBEDDED_LABELS.items()]
+                interleave(cases, rounds=effort.rounds, round_seconds=effort.round_seconds / 2)
+                bare_get, bare_put, get, put = cases
+                gets[size] = get
+                name = f"embedded get, {exponent} keys, times bare rocksdict"
+                lines.append(_line(name, get, bare_get, goal=12, unit="x", lower=True, arrangement=""))
+                name = f"embedded put (sync=off), {exponent} keys, times bare rocksdict"
+                lines.append(_line(name, put, bare_put, goal=6, unit="x", lower=True, arrangement=""))
+    if len(gets) > 1:
+        small, large = gets[min(gets)], gets[max(gets)]
+        growth = large.median_us / small.median_us
+        detail = f"{large.median_us:.1f} us against {small.median_us:.1f} us"
+        lines.append(
+            Line(
+                f"embedded get, {max(gets):.0e} keys against 1e+03",
+                "x",
+                growth,
+                2.0,
+                detail=detail,
+                load=harness.load(),
+            )
+        )
+    return lines
+
+
+_EMBEDDED_LABELS = {"bare_get": "rocksdict", "bare_put": "rocksdict put", "get": "embedded", "put": "embedded put"}
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    base = harness.ROOT / ".cache" / "bench"
+    base.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=base))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def region_cache(effort: Effort) -> list[Line]:
+    """A look-up in the region cache."""
+    name = f"region cache look-up at {effort.largest_region_cache:.0e} regions"
+    try:
+        worker = Worker("region cache", "region_cache.py", str(effort.largest_region_cache))
+    except Unavailable as error:
+        return [Line(name, skipped=str(error), goal=2)]
+    with contextlib.closing(worker):
+        entry = Entry("look-up", worker, "look_up")
+        interleave([entry], rounds=effort.rounds, round_seconds=effort.round_seconds / 2)
+        detail = f"best round {min(entry.seconds) * 1e6:.2f} us"
+        return [
+            Line(
+                name, "us", entry.median_us, 2.0, detail=detail, load=harness.load(), rounds={"look-up": entry.seconds}
+            )
+        ]
+
+
+def our_server(effort: Effort) -> list[Line]:
+    """Gets a second that our own server, one process in memory, answers to our client on asyncio in another process."""
+    command = [sys.executable, "-m", "pytikv", "serve", "--pd-addr", "127.0.0.1:0", "--addr", "127.0.0.1:0"]
+    lines = []
+    for case, count in (("get_async", 64), ("get_async_256", 256)):
+        name = f"our server, gets a second ({count} in flight)"
+        try:
+            with harness.server(command) as url:
+                worker = Worker("our server", "ours_async.py", url)
+                with contextlib.closing(worker):
+                    entry = Entry("get", worker, case)
+                    interleave([entry], rounds=effort.rounds, round_seconds=effort.round_seconds)
+        except Unavailable as error:
+            lines.append(Line(name, skipped=str(error), goal=15_000, lower_is_better=False))
+            continue
+        rate = 1 / statistics.median(entry.seconds)
+        client = statistics.median(entry.cpu_seconds) * 1e6
+        detail = f"{entry.median_us:.1f} us a get, of which {client:.1f} us are the client's CPU"
+        lines.append(Line(name, "/s", rate, 15_000, False, detail, load=harness.load(), rounds={"get": entry.seconds}))
+    return lines

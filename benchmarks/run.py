@@ -1,0 +1,95 @@
+"""Measure pytikv against a floor, bare libraries and other clients; `make bench` runs this.
+
+The result is a table on standard output and two files in benchmarks/results, named after the day and the commit.
+`--quick` takes one to two minutes, the full run some ten. Missing tools and peers are named in the table, never guessed at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+
+import harness
+import measures
+import report
+from report import Line
+
+
+def main() -> int:
+    """Measure what was asked for; 0 however the goals fare, unless --strict."""
+    arguments = _arguments()
+    effort = measures.QUICK if arguments.quick else measures.FULL
+    if arguments.huge:
+        effort = dataclasses.replace(effort, largest_store=10**7)
+    harness.wait_for_quiet(arguments.quiet_load, arguments.quiet_wait)
+    started, load_before = time.monotonic(), harness.load()
+    lines: list[Line] = []
+    versions: dict[str, str] = {}
+    for title, measure in _plan(effort, versions).items():
+        if arguments.only and not any(word in title for word in arguments.only):
+            continue
+        print(f"{title} ...", flush=True)
+        lines += measure()
+    report.show(lines)
+    about = {
+        "commit": harness.commit(),
+        "mode": "quick" if arguments.quick else "full",
+        "load_before": load_before,
+        "load_after": harness.load(),
+        "seconds": round(time.monotonic() - started),
+        "machine": harness.machine(),
+        "versions": versions,
+    }
+    if not arguments.only or arguments.save:
+        stem = f"{about['machine']['date'][:10]}-{about['commit'].rstrip('+')}" + ("-quick" if arguments.quick else "")
+        print(f"written to {report.save(harness.BENCHMARKS / 'results', stem, about, lines)}")
+    missed = [line.name for line in lines if line.missed_by]
+    print(
+        f"{sum(line.missed_by == 0 for line in lines)} goals met, {len(missed)} missed, {sum(bool(line.skipped) for line in lines)} not measured"
+    )
+    return 1 if arguments.strict and missed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short rounds, small stores")
+    parser.add_argument(
+        "--huge", action="store_true", help="embedded stores up to 10^7 keys (minutes, some GB of disk)"
+    )
+    parser.add_argument(
+        "--only", nargs="*", metavar="WORD", help="only measures whose title holds a word; nothing is saved"
+    )
+    parser.add_argument("--save", action="store_true", help="save also with --only")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
+    parser.add_argument("--quiet-load", type=float, default=0.7, help="start when the load is below this")
+    parser.add_argument("--quiet-wait", type=float, default=60.0, help="but wait no longer than these seconds")
+    return parser.parse_args()
+
+
+def _plan(effort: measures.Effort, versions: dict[str, str]) -> dict[str, Callable[[], list[Line]]]:
+    def over_network(arrangement: str) -> Callable[[], list[Line]]:
+        def run() -> list[Line]:
+            try:
+                with measures.network(effort, arrangement) as net:
+                    versions.update({n: w.about["version"] for n, w in net.workers.items() if "version" in w.about})
+                    lines = measures.single_requests(net) + measures.many_in_flight(net) + measures.batches(net)
+                    return lines + (measures.idle(net) if arrangement == harness.ALL_CORES else [])
+            except harness.Unavailable as error:
+                return [Line(f"client, {arrangement}", skipped=str(error))]
+
+        return run
+
+    return {
+        f"client, {harness.ONE_CORE}": over_network(harness.ONE_CORE),
+        f"client, {harness.ALL_CORES}": over_network(harness.ALL_CORES),
+        "embedded": lambda: measures.embedded(effort),
+        "region cache": lambda: measures.region_cache(effort),
+        "our server": lambda: measures.our_server(effort),
+        "import": lambda: measures.imports(effort),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
