@@ -1,0 +1,158 @@
+"""`demo`: a real data set into a store and back, with a table of latencies and a picture in the terminal."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.progress import Progress, TaskID
+
+from pytikv.cli import output
+from pytikv.cli.chart import bars
+from pytikv.cli.failures import FAILED
+from pytikv.cli.options import JsonOption, command_help
+from pytikv.cli.session import raw_client
+from pytikv.demo.dataset import carrier_names
+from pytikv.demo.latency import Latencies
+from pytikv.demo.run import BATCH_KEYS, Demo, DemoReport, Plan
+from pytikv.transfer.escape import escape
+
+__all__ = ["register"]
+
+_MISMATCHES_SHOWN = 5
+_TITLES = {
+    "get": "get",
+    "batch_get": f"batch_get ({BATCH_KEYS} keys)",
+    "scan_prefix": "scan_prefix (a carrier's day)",
+    "put": "put (100 bytes)",
+}
+
+
+def demo(
+    path: Annotated[str | None, typer.Argument(help="Directory of the embedded store; none: a temporary one.")] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar="PYTIKV_URL", help="Use this store instead: tikv://HOST:PORT, embedded:///PATH."),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table; none: all.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Batches on their way at once while loading.")] = 4,
+    as_json: JsonOption = False,
+) -> None:
+    """Load airports and flights, read them back, compare everything, and show how long it took.
+
+    The rows are written under the keys pytikv-demo/... and stay there, in place of what was there before.
+    """
+    plan = Plan(rows=rows, jobs=jobs)
+    target = f"embedded://{quote(path)}" if path is not None else url or ""
+    if target:
+        report = _run(target, plan)
+    else:
+        target = "embedded:// in a temporary directory"
+        with tempfile.TemporaryDirectory(prefix="pytikv-demo-") as directory:
+            report = _run(f"embedded://{directory}/store", plan)
+    _print(report, target, as_json=as_json)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def _run(url: str, plan: Plan) -> DemoReport:
+    with raw_client(url) as client, output.progress(known=True) as bar:
+        return Demo(client, plan, _Bar(bar)).run()
+
+
+class _Bar:
+    """Shows the stages as progress bars."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def stage(self, name: str, total: int | None) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=total, detail="")
+
+    def step(self, done: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, detail=f"{done:,}")
+
+
+# --- rendering --------------------------------------------------------------------------------------------------------
+
+
+def _print(report: DemoReport, target: str, *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(_record(report, target))
+        return
+    _print_latencies(report)
+    _print_histograms(report.operations)
+    _print_carriers(report)
+    for key in report.mismatches[:_MISMATCHES_SHOWN]:
+        output.note(f"MISMATCH at {escape(key)}")
+    output.line(_summary(report, target))
+
+
+def _record(report: DemoReport, target: str) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "target": target,
+        "rows": report.rows,
+        "load_seconds": round(report.load.seconds, 3),
+        "load_rows_per_second": round(report.load.rows_per_second),
+        "operations": {name: latencies.summary() for name, latencies in report.operations.items()},
+        "scan_rows_per_second": round(report.scan_rows_per_second),
+        "flights_by_carrier": dict(report.flights_by_carrier.most_common()),
+        "compared": report.compared,
+        "mismatches": len(report.mismatches),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _print_latencies(report: DemoReport) -> None:
+    columns = ["operation", "count", "a second", "P50 us", "P95 us", "P99 us"]
+    rows = [
+        [_TITLES[name], f"{len(found):,}", f"{found.per_second:,.0f}"]
+        + [f"{found.percentile_us(percent):,.0f}" for percent in (50, 95, 99)]
+        for name, found in report.operations.items()
+    ]
+    output.table(columns, rows, title="Latencies, one thread", right=1)
+
+
+def _print_histograms(operations: dict[str, Latencies]) -> None:
+    for name in ("get", "put"):
+        found = operations[name].histogram() if name in operations else []
+        output.line(f"\n{_TITLES[name]}: how long each took, in microseconds")
+        rows = [(f"{low:,.0f} - {high:,.0f}", float(count), f"{count:,}") for low, high, count in found]
+        for text in bars(rows):
+            output.line(text)
+
+
+def _print_carriers(report: DemoReport) -> None:
+    names = carrier_names()
+    output.line("\nFlights from New York in 2013, by carrier, counted in the store")
+    rows = [
+        (f"{names.get(code, code)} {code}", float(count), f"{count:,}")
+        for code, count in report.flights_by_carrier.most_common()
+    ]
+    for text in bars(rows):
+        output.line(text)
+    output.line("")
+
+
+def _summary(report: DemoReport, target: str) -> str:
+    rows = " and ".join(f"{count:,} {name}" for name, count in report.rows.items())
+    return (
+        f"demo {'ok' if report.ok else 'FAILED'}: {rows} loaded into {target} at"
+        f" {report.load.rows_per_second:,.0f} rows a second, {report.compared:,} values compared with their source,"
+        f" {len(report.mismatches):,} mismatches, {report.seconds:.1f} s"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(
+        rich_help_panel="Start here",
+        epilog=command_help("pytikv demo", "pytikv demo /tmp/store", "pytikv demo --url tikv://127.0.0.1:2379"),
+    )(demo)

@@ -1,0 +1,21 @@
+"""Opening the client that a command works with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytikv import RawClient
+
+__all__ = ["raw_client"]
+
+
+@contextlib.contextmanager
+def raw_client(url: str, **options: Any) -> Iterator[RawClient]:
+    """Connect to `url` for the length of the block."""
+    import pytikv
+
+    with pytikv.RawClient.connect(url, **options) as client:
+        yield client
