@@ -117,16 +117,20 @@ def _print_latencies(report: DemoReport) -> None:
         + [f"{found.percentile_us(percent):,.0f}" for percent in (50, 95, 99)]
         for name, found in report.operations.items()
     ]
-    output.table(columns, rows, title="Latencies, one thread", right=1)
+    output.table(columns, rows, title="Latencies, one thread", right=1, always=True)
 
 
 def _print_histograms(operations: dict[str, Latencies]) -> None:
     for name in ("get", "put"):
         found = operations[name].histogram() if name in operations else []
         output.line(f"\n{_TITLES[name]}: how long each took, in microseconds")
-        rows = [(f"{low:,.0f} - {high:,.0f}", float(count), f"{count:,}") for low, high, count in found]
+        rows = [(f"{_short(low)} - {_short(high)}", float(count), f"{count:,}") for low, high, count in found]
         for text in bars(rows):
             output.line(text)
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:,.0f}"
 
 
 def _print_carriers(report: DemoReport) -> None:

@@ -61,9 +61,16 @@ def value_text(value: bytes, *, raw: bool) -> str:
     return value.decode("utf-8", "backslashreplace") if raw else escape(value)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", right: int = 99) -> None:
-    """Print a table on a terminal, tab-separated lines elsewhere. Columns from number `right` on are right-aligned."""
-    if not sys.stdout.isatty():
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    right: int = 99,
+    always: bool = False,
+) -> None:
+    """Print a table on a terminal, elsewhere (unless `always`) tab-separated lines. `right`: first column of numbers."""
+    if not sys.stdout.isatty() and not always:
         for row in rows:
             line("\t".join(str(cell) for cell in row))
         return
