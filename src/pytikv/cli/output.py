@@ -69,7 +69,7 @@ def table(
     right: int = 99,
     always: bool = False,
 ) -> None:
-    """Print a table on a terminal, elsewhere (unless `always`) tab-separated lines. `right`: first column of numbers."""
+    """Print a table on a terminal, elsewhere (unless `always`) lines with tabs. `right`: first column of numbers."""
     if not sys.stdout.isatty() and not always:
         for row in rows:
             line("\t".join(str(cell) for cell in row))

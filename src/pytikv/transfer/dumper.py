@@ -36,7 +36,7 @@ def dump(
 ) -> int:
     """Write `pairs` to the file `name` (gzip when it ends in `.gz`) and return how many there were.
 
-    `progress` is told the count every 1000 pairs. Raises InvalidArgument when a pair has no place in `encoding`, OSError
+    `progress` is told the count every 1000 pairs. Raises InvalidArgument for a pair that `encoding` cannot hold, OSError
     when the file cannot be written; the file is then as it was before.
     """
     with _target(name) as out, _text(out, compress=name.lower().endswith(".gz")) as text:
