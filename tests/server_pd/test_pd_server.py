@@ -55,8 +55,8 @@ def test_identity_and_bootstrap_survive():
     second = open_pd(engine.after_crash())
     assert second.is_bootstrapped
     assert (second.cluster_id, second.member_id) == (first.cluster_id, first.member_id)
-    assert second.get_store(1).meta.address == "a:1"
-    assert second.get_region(b"any").meta == a_region()
+    assert second.stores.get(1).meta.address == "a:1"
+    assert second.regions.search(b"any").meta == a_region()
 
 
 def test_two_clusters_differ():
@@ -90,31 +90,31 @@ def test_the_disk_is_written_once_per_window():
     for _ in range(10_000):
         pd.get_ts(7)
     assert engine.ticket == before
-    assert not pd.tso_bound_due()
+    assert not pd.oracle.bound_due()
     clock.s += 2
-    assert pd.tso_bound_due()
-    pd.save_tso_bound()
+    assert pd.oracle.bound_due()
+    pd.oracle.save_bound()
     assert engine.ticket == before + 1
-    pd.save_tso_bound()
+    pd.oracle.save_bound()
     assert engine.ticket == before + 1
 
 
 def test_stores():
     pd = bootstrapped(MemoryEngine())
     with pytest.raises(PdError, match="invalid store ID 9, not found"):
-        pd.get_store(9)
+        pd.stores.get(9)
     with pytest.raises(PdError, match="duplicated store address"):
         pd.put_store(metapb.Store(id=2, address="127.0.0.1:20160"))
     pd.put_store(metapb.Store(id=1, address="127.0.0.1:30000"))
     pd.put_store(metapb.Store(id=5, address="127.0.0.1:20160"))
-    assert [store.meta.id for store in pd.get_stores()] == [1, 5]
-    assert pd.get_store(1).meta.node_state == metapb.Serving
+    assert [store.meta.id for store in pd.stores.all()] == [1, 5]
+    assert pd.stores.get(1).meta.node_state == metapb.Serving
     with pytest.raises(PdError, match="not found"):
         pd.store_heartbeat(pdpb.StoreStats(store_id=8))
     pd.store_heartbeat(pdpb.StoreStats(store_id=1, capacity=7))
-    assert pd.get_store(1).stats.capacity == 7
+    assert pd.stores.get(1).stats.capacity == 7
     pd.put_store(metapb.Store(id=1, address="127.0.0.1:30001"))
-    assert pd.get_store(1).stats.capacity == 7
+    assert pd.stores.get(1).stats.capacity == 7
 
 
 def test_a_tombstone_stays_one():
@@ -127,8 +127,8 @@ def test_a_tombstone_stays_one():
     with pytest.raises(PdError, match="tombstone"):
         pd.store_heartbeat(pdpb.StoreStats(store_id=4))
     pd.put_store(metapb.Store(id=6, address="x:1"))
-    assert [store.meta.id for store in pd.get_stores(exclude_tombstones=True)] == [6]
-    assert [store.meta.id for store in pd.get_stores()] == [4, 6]
+    assert [store.meta.id for store in pd.stores.all(exclude_tombstones=True)] == [6]
+    assert [store.meta.id for store in pd.stores.all()] == [4, 6]
 
 
 def test_split_and_heartbeats_survive():
@@ -140,11 +140,11 @@ def test_split_and_heartbeats_survive():
     pd.region_heartbeat(a_region(left_id, b"", b"m", 2), metapb.Peer(id=3, store_id=1), approximate_keys=5)
     pd.region_heartbeat(a_region(2, b"m", b"", 2), metapb.Peer(id=3, store_id=1))
     pd.region_heartbeat(a_region(2, b"", b"", 1), metapb.Peer(id=3, store_id=1))  # late: ignored
-    assert pd.region_count() == 2
+    assert len(pd.regions) == 2
     again = open_pd(engine)
-    assert [r.meta.id for r in again.scan_regions(b"", b"")] == [left_id, 2]
-    assert again.get_region(b"m").leader is None, "who leads is only known after a report"
-    assert again.get_prev_region(b"m").meta.id == left_id
+    assert [r.meta.id for r in again.regions.scan(b"", b"")] == [left_id, 2]
+    assert again.regions.search(b"m").leader is None, "who leads is only known after a report"
+    assert again.regions.search_prev(b"m").meta.id == left_id
 
 
 def test_merged_regions_are_forgotten():
@@ -153,7 +153,7 @@ def test_merged_regions_are_forgotten():
     pd.region_heartbeat(a_region(9, b"", b"m", 2), None)
     pd.region_heartbeat(a_region(2, b"m", b"", 2), None)
     pd.region_heartbeat(a_region(2, b"", b"", 3), None)
-    assert open_pd(engine).region_count() == 1
+    assert len(open_pd(engine).regions) == 1
 
 
 def test_batch_scan():
@@ -162,7 +162,7 @@ def test_batch_scan():
     pd.region_heartbeat(a_region(2, b"p", b"", 2), None)
 
     def scan(ranges, limit=0, contain_all=False):
-        return [r.meta.id for r in pd.batch_scan_regions(ranges, limit, contain_all=contain_all)]
+        return [r.meta.id for r in pd.regions.batch_scan(ranges, limit, contain_all=contain_all)]
 
     assert scan([(b"a", b"b"), (b"c", b"d"), (b"q", b"")]) == [9, 2]
     assert scan([(b"a", b"")], limit=1) == [9]
@@ -224,7 +224,7 @@ def test_a_failed_write_changes_nothing_in_memory():
         with pytest.raises(StorageError, match="disk full"):
             change()
     assert pd.gc_states.txn_safe_point == 0
-    assert len(pd.get_stores()) == 1
+    assert len(pd.stores.all()) == 1
     assert len(pd.keyspaces) == 1
 
 

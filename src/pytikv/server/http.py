@@ -253,7 +253,7 @@ class HttpProtocol(StreamProtocol):
 
     def _time_out(self) -> None:
         self._timer = None
-        if self._buffer and not self._is_closing:
+        if self._buffer and self._is_writable and not self._is_closing:
             self._refuse(BadRequest(408, "the request did not arrive in time"))
         elif self._transport is not None:
             self._is_closing = True

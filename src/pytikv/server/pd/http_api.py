@@ -18,7 +18,8 @@ from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.http_config import pd_config
 from pytikv.server.pd.members import VERSION, member
 from pytikv.server.pd.regions import RegionInfo
-from pytikv.server.pd.server import PdServer, StoreInfo
+from pytikv.server.pd.server import PdServer
+from pytikv.server.pd.stores import StoreInfo
 
 __all__ = ["pd_http_handler"]
 
@@ -120,27 +121,27 @@ def _regions(found: Iterable[RegionInfo]) -> dict[str, Any]:
 
 
 def _all_regions(pd: PdServer) -> Any:
-    return _regions(pd.scan_regions(b"", b""))
+    return _regions(pd.regions.scan(b"", b""))
 
 
 def _regions_count(pd: PdServer) -> Any:
-    return {"count": pd.region_count(), "regions": None}
+    return {"count": len(pd.regions), "regions": None}
 
 
 def _region_by_id(pd: PdServer, segment: bytes) -> Any:
-    region = pd.get_region_by_id(_number(segment))
+    region = pd.regions.get(_number(segment))
     return None if region is None else _region(region)
 
 
 def _region_by_key(pd: PdServer, segment: bytes) -> Any:
-    region = pd.get_region(segment)
+    region = pd.regions.search(segment)
     return None if region is None else _region(region)
 
 
 def _regions_of_store(pd: PdServer, segment: bytes) -> Any:
     store_id = _number(segment)
     return _regions(
-        region for region in pd.scan_regions(b"", b"") if any(peer.store_id == store_id for peer in region.meta.peers)
+        region for region in pd.regions.scan(b"", b"") if any(peer.store_id == store_id for peer in region.meta.peers)
     )
 
 
@@ -202,7 +203,7 @@ def _store_status(pd: PdServer, store: StoreInfo, now_s: float) -> dict[str, Any
     stats = store.stats or pdpb.StoreStats()
     regions = [
         region
-        for region in pd.scan_regions(b"", b"")
+        for region in pd.regions.scan(b"", b"")
         if any(peer.store_id == store.meta.id for peer in region.meta.peers)
     ]
     led = [region for region in regions if region.leader is not None and region.leader.store_id == store.meta.id]
@@ -232,20 +233,20 @@ def _store_status(pd: PdServer, store: StoreInfo, now_s: float) -> dict[str, Any
 
 
 def _stores(pd: PdServer) -> Any:
-    shown = [_store(pd, store) for store in pd.get_stores(exclude_tombstones=True)]
+    shown = [_store(pd, store) for store in pd.stores.all(exclude_tombstones=True)]
     return {"count": len(shown), "stores": shown}
 
 
 def _store_by_id(pd: PdServer, segment: bytes) -> Any:
     store_id = _number(segment)
     try:
-        return _store(pd, pd.get_store(store_id))
+        return _store(pd, pd.stores.get(store_id))
     except PdError:
         raise _Failure(404, f"[PD:core:ErrStoreNotFound]store {store_id} not found") from None
 
 
 def _stores_limit(pd: PdServer) -> Any:
-    return {str(store.meta.id): {"add-peer": 15, "remove-peer": 15} for store in pd.get_stores()}
+    return {str(store.meta.id): {"add-peer": 15, "remove-peer": 15} for store in pd.stores.all()}
 
 
 # --- the PD itself ----------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def pd_config(pd: PdServer) -> dict[str, Any]:
 
 
 def _schedule(pd: PdServer) -> dict[str, Any]:
-    limits = {str(store.meta.id): {"add-peer": 15, "remove-peer": 15} for store in pd.get_stores()}
+    limits = {str(store.meta.id): {"add-peer": 15, "remove-peer": 15} for store in pd.stores.all()}
     return {
         "max-store-down-time": "30m0s",
         # Nothing is scheduled here: every limit is what it amounts to.

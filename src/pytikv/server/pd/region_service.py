@@ -22,16 +22,16 @@ def region_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
     """Return the routes of pdpb.PD that look regions up."""
 
     def get_region(request: pdpb.GetRegionRequest) -> pdpb.GetRegionResponse:
-        return _region_response(pd.get_region(request.region_key))
+        return _region_response(pd.regions.search(request.region_key))
 
     def get_prev_region(request: pdpb.GetRegionRequest) -> pdpb.GetRegionResponse:
-        return _region_response(pd.get_prev_region(request.region_key))
+        return _region_response(pd.regions.search_prev(request.region_key))
 
     def get_region_by_id(request: pdpb.GetRegionByIDRequest) -> pdpb.GetRegionResponse:
-        return _region_response(pd.get_region_by_id(request.region_id))
+        return _region_response(pd.regions.get(request.region_id))
 
     def scan_regions(request: pdpb.ScanRegionsRequest) -> pdpb.ScanRegionsResponse:
-        found = pd.scan_regions(request.start_key, request.end_key, request.limit)
+        found = pd.regions.scan(request.start_key, request.end_key, request.limit)
         return pdpb.ScanRegionsResponse(
             region_metas=[region.meta for region in found],
             leaders=[region.leader or metapb.Peer() for region in found],
@@ -40,7 +40,7 @@ def region_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
 
     def batch_scan_regions(request: pdpb.BatchScanRegionsRequest) -> pdpb.BatchScanRegionsResponse:
         ranges = [(r.start_key, r.end_key) for r in request.ranges]
-        found = pd.batch_scan_regions(ranges, request.limit, contain_all=request.contain_all_key_range)
+        found = pd.regions.batch_scan(ranges, request.limit, contain_all=request.contain_all_key_range)
         return pdpb.BatchScanRegionsResponse(regions=[_region(region) for region in found])
 
     unary = edge.unary
@@ -108,9 +108,9 @@ class _QueryRegionStream(StreamHandler):
             response.header.error.type = pdpb.NOT_BOOTSTRAPPED
             response.header.error.message = "cluster is not bootstrapped"
             return response
-        by_key = [pd.get_region(key) for key in request.keys]
-        by_prev_key = [pd.get_prev_region(key) for key in request.prev_keys]
-        by_id = [pd.get_region_by_id(region_id) for region_id in request.ids]
+        by_key = [pd.regions.search(key) for key in request.keys]
+        by_prev_key = [pd.regions.search_prev(key) for key in request.prev_keys]
+        by_id = [pd.regions.get(region_id) for region_id in request.ids]
         response.key_id_map.extend(region.meta.id if region else 0 for region in by_key)
         response.prev_key_id_map.extend(region.meta.id if region else 0 for region in by_prev_key)
         for region in (*by_key, *by_prev_key, *by_id):

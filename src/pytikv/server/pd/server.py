@@ -1,12 +1,11 @@
 """PD as an object: what a store in the same process calls, and what the gRPC and HTTP services show.
 
-State, and who may touch it: timestamps (`_tso`, under its own mutex, never held while the disk is written), the region
-map (under `_map`, for memory only) and the rest, which is replaced, never changed in place, so that readers need no
-lock. Every change goes through `_writer`, which is held while the storage writes: changes reach the disk and the memory
-in the same order, and memory never shows what the disk refused.
+Parts, each with its own state: `oracle` (timestamps), `regions`, `stores`, `keyspaces`, the GC states and the ids.
+Every change goes through one mutex, `_writer`, which is held while the storage writes: changes reach the disk and the
+memory in the same order, and memory never shows what the disk refused (regions excepted, which only copy what stores
+report). Reading never waits for the disk.
 
-Durable at return: cluster id, bootstrap, stores, ids, timestamps' bound, keyspaces, GC states. Regions are written
-without a sync: they are a copy of what the stores know and report again.
+Durable at return: cluster id, bootstrap, stores, ids, timestamps' bound, keyspaces, GC states.
 
 All methods may be called from any thread. Those that write the disk say so; a loop calls them through `run_blocking`.
 Sources: PD server/cluster, pkg/tso, pkg/id; kvproto pdpb for the messages.
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from pytikv.errors import StorageError
@@ -29,15 +28,16 @@ from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.gc import GcStates, ServiceSafePoint
 from pytikv.server.pd.ids import IdAllocator
 from pytikv.server.pd.keyspaces import DEFAULT_KEYSPACE, Keyspaces
-from pytikv.server.pd.regions import MAX_SCAN, RegionInfo, RegionTree, StaleRegion
-from pytikv.server.pd.storage import MetaStorage, u64_key
-from pytikv.server.pd.tso import BoundReached, TsoAllocator
+from pytikv.server.pd.oracle import TimestampOracle
+from pytikv.server.pd.region_map import RegionMap
+from pytikv.server.pd.regions import RegionInfo
+from pytikv.server.pd.storage import MetaStorage, load_number, u64_key
+from pytikv.server.pd.stores import StoreTable
 from pytikv.types import Timestamp
 
-__all__ = ["PdConfig", "PdServer", "StoreInfo"]
+__all__ = ["PdConfig", "PdServer"]
 
 _FORMAT: Final = 1
-_TSO_WIDTH: Final = 8
 _T = TypeVar("_T")
 
 
@@ -53,19 +53,11 @@ class PdConfig:
     keyspaces: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """A store: its metadata, its last heartbeat's statistics and when that came (Unix ns; 0: never in this life)."""
-
-    meta: metapb.Store
-    stats: pdpb.StoreStats | None = None
-    last_heartbeat_ns: int = 0
-
-
 class PdServer:
     """One PD. `time` is the wall clock (Unix seconds), `getrandbits` a source for ids. Reads `storage` at once.
 
-    Raises StorageError when the storage was written by a newer version, and what the storage raises.
+    Raises StorageError when the storage was written by a newer version, PdError for a bad name in `config.keyspaces`,
+    and what the storage raises.
     """
 
     def __init__(
@@ -80,19 +72,15 @@ class PdServer:
         self._storage = storage
         self._time = time
         self._writer = mutex()
-        self._map = mutex()
-        self._tso_mutex = mutex()
         self.started_at_s = time()
         self._cluster = self._load_cluster(getrandbits)
-        self._tso = TsoAllocator(_load_number(storage.get(keys.TSO_KEY)))
-        self._ids = IdAllocator(_load_number(storage.get(keys.ID_KEY)))
+        self.oracle = TimestampOracle(storage, self._writer, time)
+        self.stores = StoreTable(storage, self._writer, time)
+        self.regions = RegionMap(storage, self._writer)
+        self._ids = IdAllocator(load_number(storage.get(keys.ID_KEY)))
         self._gc = GcStates.load(storage.get(keys.GC_KEY))
         self.keyspaces = Keyspaces()
-        self._stores: dict[int, StoreInfo] = {}
-        self._regions = RegionTree()
-        self._load_maps()
-
-    # --- loading ------------------------------------------------------------------------------------------------------
+        self._load_keyspaces()
 
     def _load_cluster(self, getrandbits: Callable[[int], int]) -> dict[str, Any]:
         data = self._storage.get(keys.CLUSTER_KEY)
@@ -109,15 +97,7 @@ class PdServer:
             raise StorageError(f"PD's data has format {found['format']}, this version knows format {_FORMAT}")
         return found
 
-    def _load_maps(self) -> None:
-        for _, data in self._storage.scan(keys.STORE_PREFIX):
-            store = metapb.Store.FromString(data)
-            self._stores[store.id] = StoreInfo(store)
-        for key, data in self._storage.scan(keys.REGION_PREFIX):
-            try:
-                self._regions.put(RegionInfo(metapb.Region.FromString(data)))
-            except StaleRegion:
-                self._storage.write({key: None}, sync=False)
+    def _load_keyspaces(self) -> None:
         for _, data in self._storage.scan(keys.KEYSPACE_PREFIX):
             self.keyspaces.add(keyspacepb.KeyspaceMeta.FromString(data))
         known = {meta.name for meta in self.keyspaces.all()}
@@ -152,41 +132,11 @@ class PdServer:
         """The wall clock, Unix seconds."""
         return self._time()
 
-    # --- timestamps ---------------------------------------------------------------------------------------------------
-
-    def try_ts(self, count: int) -> tuple[int, int]:
-        """Take `count` timestamps without touching the disk; return `(physical_ms, last_logical)`.
-
-        Raises BoundReached when `save_tso_bound` must come first, ValueError for a count that is not served.
-        """
-        with self._tso_mutex:
-            return self._tso.allocate(count, int(self._time() * 1000))
-
-    def tso_bound_due(self) -> bool:
-        """Whether it is time for `save_tso_bound`, before timestamps must wait for it."""
-        with self._tso_mutex:
-            return self._tso.next_bound(int(self._time() * 1000)) is not None
-
-    def save_tso_bound(self) -> None:
-        """Persist a new bound where one is due. Writes the disk."""
-        with self._writer:
-            with self._tso_mutex:
-                bound_ms = self._tso.next_bound(int(self._time() * 1000))
-            if bound_ms is None:
-                return
-            self._storage.write({keys.TSO_KEY: bound_ms.to_bytes(_TSO_WIDTH, "big")}, sync=True)
-            with self._tso_mutex:
-                self._tso.bound_saved(bound_ms)
+    # --- what a store calls -------------------------------------------------------------------------------------------
 
     def get_ts(self, count: int = 1) -> Timestamp:
         """Take `count` timestamps (1 to 2^18 - 1); return the last. Writes the disk about every 1.5 s of use."""
-        while True:
-            try:
-                return Timestamp.compose(*self.try_ts(count))
-            except BoundReached:
-                self.save_tso_bound()
-
-    # --- ids ----------------------------------------------------------------------------------------------------------
+        return self.oracle.get(count)
 
     def alloc_id(self, count: int = 1) -> int:
         """Take `count` consecutive ids; return the last. Writes the disk once in 1000 ids."""
@@ -197,14 +147,14 @@ class PdServer:
                 self._ids.end_saved(end)
             return self._ids.allocate(count)
 
-    # --- stores -------------------------------------------------------------------------------------------------------
-
     def bootstrap(self, store: metapb.Store, region: metapb.Region) -> None:
-        """Give the cluster its first store and region. Writes the disk. Raises PdError ALREADY_BOOTSTRAPPED."""
+        """Give the cluster its first store and region. Writes the disk. Raises PdError ALREADY_BOOTSTRAPPED.
+
+        The messages are kept: the caller must not change them afterwards.
+        """
         with self._writer:
             if self.is_bootstrapped:
                 raise PdError("cluster is already bootstrapped", type=pdpb.ALREADY_BOOTSTRAPPED)
-            store, region = _copy(store), _copy(region)
             store.node_state = metapb.Serving
             cluster = {**self._cluster, "bootstrap_s": self._time()}
             self._storage.write(
@@ -216,54 +166,16 @@ class PdServer:
                 sync=True,
             )
             self._cluster = cluster
-            self._stores = {**self._stores, store.id: StoreInfo(store)}
-            with self._map:
-                self._regions.put(RegionInfo(region))
+            self.stores.add_first(store)
+            self.regions.add_first(region)
 
     def put_store(self, store: metapb.Store) -> None:
-        """Register a store or take in its new addresses, labels and version. Writes the disk.
-
-        Raises PdError when it is a tombstone, or another living store has its address.
-        """
-        with self._writer:
-            known = self._stores.get(store.id)
-            if known is not None and known.meta.state == metapb.Tombstone:
-                raise PdError("store is tombstone", type=pdpb.STORE_TOMBSTONE)
-            for other in self._stores.values():
-                living = other.meta.id != store.id and other.meta.state != metapb.Tombstone
-                if living and other.meta.address == store.address:
-                    raise PdError(f"duplicated store address: {store.address} is store {other.meta.id}'s")
-            merged = _copy(store)
-            merged.state = known.meta.state if known is not None else metapb.Up
-            merged.node_state = known.meta.node_state if known is not None else metapb.Serving
-            self._storage.write({u64_key(keys.STORE_PREFIX, store.id): merged.SerializeToString()}, sync=True)
-            last = known or StoreInfo(merged)
-            self._stores = {**self._stores, store.id: dataclasses.replace(last, meta=merged)}
+        """Register a store or take in its new addresses, labels and version. Writes the disk. Raises PdError."""
+        self.stores.put(store)
 
     def store_heartbeat(self, stats: pdpb.StoreStats) -> None:
         """Take in a store's statistics. Raises PdError for a store that is unknown or a tombstone."""
-        with self._writer:
-            known = self._stores.get(stats.store_id)
-            if known is None:
-                raise PdError(f"invalid store ID {stats.store_id}, not found", type=pdpb.UNKNOWN)
-            if known.meta.state == metapb.Tombstone:
-                raise PdError("store is tombstone", type=pdpb.STORE_TOMBSTONE)
-            seen = dataclasses.replace(known, stats=_copy(stats), last_heartbeat_ns=int(self._time() * 1e9))
-            self._stores = {**self._stores, stats.store_id: seen}
-
-    def get_store(self, store_id: int) -> StoreInfo:
-        """Return a store. Raises PdError whose text clients match."""
-        store = self._stores.get(store_id)
-        if store is None:
-            raise PdError(f"invalid store ID {store_id}, not found", type=pdpb.UNKNOWN)
-        return store
-
-    def get_stores(self, *, exclude_tombstones: bool = False) -> list[StoreInfo]:
-        """Return all stores, ordered by id."""
-        stores = [self._stores[store_id] for store_id in sorted(self._stores)]
-        return [s for s in stores if not exclude_tombstones or s.meta.state != metapb.Tombstone]
-
-    # --- regions ------------------------------------------------------------------------------------------------------
+        self.stores.heartbeat(stats)
 
     def region_heartbeat(
         self,
@@ -281,74 +193,14 @@ class PdServer:
         The messages are kept: the caller must not change them afterwards. Writes the disk, unsynced, when the region
         changed.
         """
-        info = RegionInfo(
-            region, leader, tuple(down_peers), tuple(pending_peers), approximate_size_mib, approximate_keys, term
-        )
-        with self._writer:
-            known = self._regions.get(region.id)
-            try:
-                with self._map:
-                    displaced = self._regions.put(info)
-            except StaleRegion:
-                return
-            if known is None or displaced or known.meta != region:
-                changes: dict[bytes, bytes | None] = {
-                    u64_key(keys.REGION_PREFIX, other.meta.id): None for other in displaced
-                }
-                changes[u64_key(keys.REGION_PREFIX, region.id)] = region.SerializeToString()
-                self._storage.write(changes, sync=False)
+        peers = tuple(down_peers), tuple(pending_peers)
+        self.regions.report(RegionInfo(region, leader, *peers, approximate_size_mib, approximate_keys, term))
 
     def ask_batch_split(self, region: metapb.Region, count: int) -> list[tuple[int, list[int]]]:
         """Return ids for `count` regions split off `region`: a region id, and a peer id for each of its peers."""
         each = 1 + len(region.peers)
         first = self.alloc_id(count * each) - count * each + 1
         return [(i, list(range(i + 1, i + each))) for i in range(first, first + count * each, each)]
-
-    def get_region(self, key: bytes) -> RegionInfo | None:
-        """Return the region that holds `key` (in the form of region borders); None in a gap."""
-        with self._map:
-            return self._regions.search(key)
-
-    def get_prev_region(self, key: bytes) -> RegionInfo | None:
-        """Return the region before the one that holds `key`."""
-        with self._map:
-            return self._regions.search_prev(key)
-
-    def get_region_by_id(self, region_id: int) -> RegionInfo | None:
-        """Return the region with that id."""
-        with self._map:
-            return self._regions.get(region_id)
-
-    def scan_regions(self, start_key: bytes, end_key: bytes, limit: int = 0) -> list[RegionInfo]:
-        """Return regions in order that meet the range; `limit` 0: MAX_SCAN."""
-        with self._map:
-            return self._regions.scan(start_key, end_key, limit)
-
-    def batch_scan_regions(
-        self, ranges: Sequence[tuple[bytes, bytes]], limit: int, *, contain_all: bool
-    ) -> list[RegionInfo]:
-        """Return the regions that meet any of the ranges, each once, `limit` in all.
-
-        Ranges are sorted and do not overlap, or PdError is raised; with `contain_all` so is a gap in the map.
-        """
-        _check_ranges(ranges)
-        most = min(limit, MAX_SCAN) if limit > 0 else MAX_SCAN
-        found: list[RegionInfo] = []
-        with self._map:
-            for start_key, end_key in ranges:
-                part = self._regions.scan(start_key, end_key, most - len(found) + 1)
-                if contain_all:
-                    _check_gaps(part, start_key, end_key, complete=len(part) <= most - len(found))
-                if found and part and found[-1] is part[0]:
-                    part = part[1:]
-                found += part
-                if len(found) >= most:
-                    return found[:most]
-        return found
-
-    def region_count(self) -> int:
-        """Return how many regions are known."""
-        return len(self._regions)
 
     # --- keyspaces and GC ---------------------------------------------------------------------------------------------
 
@@ -367,59 +219,20 @@ class PdServer:
 
     def update_gc_safe_point(self, safe_point: int) -> int:
         """Raise the GC safe point; return the present one. Writes the disk. Raises PdError above the txn safe point."""
-        with self._writer:
-            return self._change_gc(lambda states: states.update_gc_safe_point(safe_point))
+        return self._change_gc(lambda states: states.update_gc_safe_point(safe_point))
 
     def update_service_gc_safe_point(self, service_id: str, ttl_s: int, safe_point: int) -> ServiceSafePoint:
         """Set or remove what a service holds back. Writes the disk. Raises PdError for what PD refuses."""
         now_s = int(self._time())
-        with self._writer:
-            return self._change_gc(lambda states: states.update_service(service_id, ttl_s, safe_point, now_s))
+        return self._change_gc(lambda states: states.update_service(service_id, ttl_s, safe_point, now_s))
 
     def _change_gc(self, change: Callable[[GcStates], _T]) -> _T:
-        before = self._gc.dump()
-        states = GcStates.load(before)
-        result = change(states)
-        after = states.dump()
-        if after != before:
-            self._storage.write({keys.GC_KEY: after}, sync=True)
-            self._gc = states
-        return result
-
-
-def _load_number(data: bytes | None) -> int:
-    return int.from_bytes(data, "big") if data else 0
-
-
-def _copy(message: Any) -> Any:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
-
-
-def _check_ranges(ranges: Sequence[tuple[bytes, bytes]]) -> None:
-    previous_end: bytes | None = None
-    for start_key, end_key in ranges:
-        # An end of b"" means infinity: nothing may follow it.
-        if previous_end is not None and (not previous_end or start_key < previous_end):
-            raise PdError("invalid key range, ranges overlapped", type=pdpb.UNKNOWN)
-        if end_key and start_key > end_key:
-            raise PdError("invalid key range, start key > end key", type=pdpb.UNKNOWN)
-        previous_end = end_key
-
-
-def _check_gaps(regions: Sequence[RegionInfo], start_key: bytes, end_key: bytes, *, complete: bool) -> None:
-    position = start_key
-    for region in regions:
-        if region.meta.start_key > position:
-            raise _gap(position, region.meta.start_key)
-        position = region.meta.end_key
-        if not position:
-            return
-    if complete and (not end_key or position < end_key):
-        raise _gap(position, end_key)
-
-
-def _gap(start_key: bytes, end_key: bytes) -> PdError:
-    text = f"no region holds [{start_key.hex()}, {end_key.hex()})"
-    return PdError(text, type=pdpb.REGIONS_NOT_CONTAIN_ALL_KEY_RANGE)
+        with self._writer:
+            before = self._gc.dump()
+            states = GcStates.load(before)  # a copy: the change must reach the disk before anyone sees it
+            result = change(states)
+            after = states.dump()
+            if after != before:
+                self._storage.write({keys.GC_KEY: after}, sync=True)
+                self._gc = states
+            return result

@@ -55,11 +55,11 @@ def _cluster_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
         return pdpb.GetClusterConfigResponse(cluster=cluster)
 
     def get_store(request: pdpb.GetStoreRequest) -> pdpb.GetStoreResponse:
-        store = pd.get_store(request.store_id)
+        store = pd.stores.get(request.store_id)
         return pdpb.GetStoreResponse(store=store.meta, stats=store.stats)
 
     def get_all_stores(request: pdpb.GetAllStoresRequest) -> pdpb.GetAllStoresResponse:
-        stores = pd.get_stores(exclude_tombstones=request.exclude_tombstone_stores)
+        stores = pd.stores.all(exclude_tombstones=request.exclude_tombstone_stores)
         return pdpb.GetAllStoresResponse(stores=[store.meta for store in stores])
 
     def alloc_id(request: pdpb.AllocIDRequest) -> pdpb.AllocIDResponse:
@@ -97,13 +97,13 @@ def _cluster_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
 
 def _scatter_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
     def scatter_region(request: pdpb.ScatterRegionRequest) -> pdpb.ScatterRegionResponse:
-        is_known = request.regions_id or request.HasField("region") or pd.get_region_by_id(request.region_id)
+        is_known = request.regions_id or request.HasField("region") or pd.regions.get(request.region_id)
         if not is_known:
             raise PdError(f"region {request.region_id} not found", type=pdpb.REGION_NOT_FOUND)
         return pdpb.ScatterRegionResponse(finished_percentage=100)
 
     def get_operator(request: pdpb.GetOperatorRequest) -> pdpb.GetOperatorResponse:
-        if pd.get_region_by_id(request.region_id) is None:
+        if pd.regions.get(request.region_id) is None:
             raise PdError("Not Found", type=pdpb.REGION_NOT_FOUND)
         return pdpb.GetOperatorResponse(region_id=request.region_id, desc=b"scatter-region", status=pdpb.SUCCESS)
 

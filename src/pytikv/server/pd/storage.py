@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-__all__ = ["MetaStorage", "u64_key"]
+__all__ = ["MetaStorage", "load_number", "u64_key"]
 
 CLUSTER_KEY: Final = b"pd/cluster"
 TSO_KEY: Final = b"pd/tso"
@@ -36,3 +36,8 @@ class MetaStorage(Protocol):
 def u64_key(prefix: bytes, number: int) -> bytes:
     """Return the key of a numbered thing, ordered by number."""
     return prefix + number.to_bytes(8, "big")
+
+
+def load_number(data: bytes | None) -> int:
+    """Return the number that was stored as 8 bytes; 0 where nothing was."""
+    return int.from_bytes(data, "big") if data else 0

@@ -55,7 +55,7 @@ class TsoService:
         waiting, self._waiting = self._waiting, []
         for index, (stream, count) in enumerate(waiting):
             try:
-                physical_ms, logical = self.pd.try_ts(count)
+                physical_ms, logical = self.pd.oracle.try_take(count)
             except BoundReached:
                 self._waiting = waiting[index:]
                 self._save()
@@ -64,7 +64,7 @@ class TsoService:
                 stream.fail(Status.UNKNOWN, f"[PD:tso:ErrGenerateTimestamp]generate timestamp failed, {error}")
                 continue
             stream.answer(physical_ms, logical, count)
-        if self.pd.tso_bound_due():
+        if self.pd.oracle.bound_due():
             self._save()
 
     def _save(self) -> None:
@@ -74,7 +74,7 @@ class TsoService:
 
     async def _run_save(self) -> None:
         try:
-            await self._rt.run_blocking(self.pd.save_tso_bound)
+            await self._rt.run_blocking(self.pd.oracle.save_bound)
         except Exception as error:  # whatever the engine raises: those who wait must hear of it
             waiting, self._waiting = self._waiting, []
             for stream, _ in waiting:
