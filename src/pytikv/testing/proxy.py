@@ -142,6 +142,10 @@ class FaultProxy:
             act(link)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # the top of the task; asyncio 3.11 reports it as an error
+            await self._forward(reader, writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self._faults.refusing:
             _abort(writer)
@@ -175,8 +179,8 @@ class FaultProxy:
                     self.bytes_dropped[direction] += len(data)
                     continue
                 data, last = link.allowed(data, direction)
-                writer.write(data)
                 self.bytes_passed[direction] += len(data)
+                writer.write(data)
                 await writer.drain()
                 if last:
                     link.reset()
