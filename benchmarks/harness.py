@@ -2,11 +2,11 @@
 
 A comparison is made of rounds. In a round each contender runs once, one after the other, each in a process of its own
 that lives for the whole comparison; a ratio is taken inside a round, between neighbours in time, and the median of the
-rounds' ratios is what counts. Absolute figures are for orientation: they move with the machine's load, ratios hardly do.
+rounds' ratios is what counts. Absolute figures are for orientation: they move with the machine's load, ratios hardly.
 
 Each comparison over the network is made in two arrangements. On *all cores* client and server sit where the system puts
-them; each request then wakes a sleeping core twice, which in a virtual machine costs more than all the rest and hides the
-clients' differences. On *one core* both share a core, nothing sleeps, and what is measured is work.
+them; each request then wakes a sleeping core twice, which in a virtual machine costs more than all the rest and hides
+the clients' differences. On *one core* both share a core, nothing sleeps, and what is measured is work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import statistics
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,6 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parent
 ROOT = BENCHMARKS.parent
 WORKERS = BENCHMARKS / "workers"
-PEERS = ROOT / ".cache" / "peers"
-PEER_PACKAGES = ["tikv-python==0.1.1", "tikv-client==0.0.4", "setuptools<81"]
 
 _START_TIMEOUT = 600.0  # an embedded worker fills its stores before it is ready
 _ROUND_TIMEOUT = 300.0
@@ -103,17 +100,12 @@ def neutral_server(
 
 def peers_python() -> str:
     """The interpreter of the peers' own environment, made on demand. Raises Unavailable when that fails."""
-    python = PEERS / "bin" / "python"
-    stamp = PEERS / ".installed"
-    wanted = "\n".join(PEER_PACKAGES)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        venv.create(PEERS, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PEER_PACKAGES]
-        installed = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if installed.returncode:
-            raise Unavailable(f"the peers cannot be installed: {installed.stderr.strip()[-300:]}")
-        stamp.write_text(wanted)
-    return str(python)
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "interop" / "peers.py")], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        raise Unavailable(f"the peers cannot be installed: {made.stderr.strip()[-300:]}")
+    return made.stdout.strip()
 
 
 def _line(process: subprocess.Popen[str], timeout: float) -> str:

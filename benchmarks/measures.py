@@ -1,4 +1,4 @@
-"""The measures: each function answers lines for the table. Goals are those that the project set itself before measuring."""
+"""The measures: each function answers lines for the table. The goals were set before anything was measured."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The floor: a request frame built beforehand, sent on a plain blocking socket; the answer is read and thrown away.
 
-It holds one BatchCommands stream on an HTTP/2 connection and sends the same DATA frame, one raw get with a context, again
-and again. What remains is two system calls, the loopback and the server: no client in Python can be faster with one
+It holds one BatchCommands stream on an HTTP/2 connection and sends the same DATA frame, one raw get with a context,
+again and again. What remains is two system calls, the loopback and the server: no client in Python can be faster with one
 request at a time.
 """
 
@@ -47,7 +47,7 @@ def header(name: bytes, value: bytes) -> bytes:
 
 
 def get_frame(key: bytes) -> bytes:
-    """The DATA frame of a BatchCommands message with one raw get (slot 13) with a context like the real clients send."""
+    """The DATA frame of a BatchCommands message holding one raw get (slot 13) with a context as clients send it."""
     epoch = field(1, 1) + field(2, 1)
     peer = field(1, 2_000_000_000) + field(2, 1)
     context = field(1, 1_000_000_000) + field(2, epoch) + field(3, peer)

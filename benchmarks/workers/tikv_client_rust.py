@@ -1,4 +1,4 @@
-"""The peer `tikv-client` (a binding of the Rust client): blocking and asyncio. Its blocking client works in one thread only.
+"""The peer `tikv-client` (a binding of the Rust client): blocking (in one thread only) and asyncio.
 
 Runs in the peers' own environment; the argument is `HOST:PORT` of PD.
 """

@@ -1,4 +1,7 @@
-"""The peer `tikv-python`: blocking, asyncio and threads. Runs in the peers' own environment; the argument is `HOST:PORT` of PD."""
+"""The peer `tikv-python`: blocking, asyncio and threads.
+
+Runs in the peers' own environment; the argument is `HOST:PORT` of PD.
+"""
 
 from __future__ import annotations
 
