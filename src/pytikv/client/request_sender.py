@@ -1,0 +1,350 @@
+"""One request to one region, until it is answered or the call must end: the loop that everything goes through.
+
+    choose a replica -> channel -> send -> region error? -> verdict -> wait -> mend the caches -> again
+
+The sender decides nothing about replicas (`replica_selector`), region errors (`region_errors`), statuses (`rpc_errors`)
+or waits (`backoff`); it carries their decisions out and keeps account of what became of the write:
+
+* A request that never left, or that the peer proved not to have processed, is sent again freely.
+* A read whose answer was lost is sent again.
+* A write whose answer was lost is sent again only if it may be repeated (`Kind.PUT`) and the client allows it
+  (`retry_lost_writes`); from then on it carries `is_retry_request`, and whatever error ends the call says UNDETERMINED,
+  also when later tries were refused: the lost one may have taken effect.
+* A compare-and-swap is never sent twice after its answer was lost.
+
+`send` raises `RegionStale` when the keys must be located again; the wait that this takes has been slept by then. Only
+callers know how to group keys anew.
+
+Bounds: attempts by `MAX_ATTEMPTS` a replica and the call's deadline; each RPC by `rpc_timeout`; steps that are taken
+without a wait (another leader, new regions) by `_QUICK_STEPS` a call, after which each waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final, Protocol
+
+from pytikv.client import backoff
+from pytikv.client.backoff import Backoffer
+from pytikv.client.contexts import ContextMaker, rpc_timeout_s
+from pytikv.client.region_cache import CachedRegion, RegionCache
+from pytikv.client.region_errors import Action, Verdict, classify
+from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView
+from pytikv.client.rpc_errors import fatal_error, is_transient
+from pytikv.client.rpcs import Kind, Rpc
+from pytikv.client.store_cache import CachedStore, StoreCache
+from pytikv.config import ClientConfig
+from pytikv.errors import ConnectionFailed, DeadlineExceeded, Outcome, TikvError
+from pytikv.proto import errorpb_pb2 as errorpb
+from pytikv.proto import metapb_pb2 as metapb
+from pytikv.rt.interface import Runtime
+from pytikv.types import Peer, Region
+from pytikv.wire.errors import RpcError, Status
+
+__all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
+
+_QUICK_STEPS: Final = 3
+_BUSY_AVOIDED_S: Final = 2.0
+_REGION_ERROR: Final = 0x0A  # field 1, in every response
+
+
+class Channel(Protocol):
+    """What is used of `wire.channel.ClientChannel`."""
+
+    async def unary(self, path: bytes, request: bytes, *, deadline: float) -> bytes:
+        """Call a method by itself."""
+
+    async def batch(self, slot: int, request: bytes, deadline: float) -> bytes:
+        """Send one command over the BatchCommands stream."""
+
+
+class ChannelSource(Protocol):
+    """What is used of `ConnectionPool`."""
+
+    async def channel(self, address: str, deadline: float) -> Channel:
+        """Return a channel to `address`; it is the caller's until the end of the present call."""
+
+    def forget(self, address: str) -> None:
+        """Close the connections to an address."""
+
+
+class RegionStale(Exception):
+    """The region is not what it was: locate the keys again. Internal; the wait has been slept."""
+
+
+@dataclasses.dataclass(slots=True)
+class Call:
+    """The account of one request on its way: its waits, and whether an answer was lost."""
+
+    backoffer: Backoffer
+    lost: str | None = None
+    """How the answer to a write was lost; None as long as none was."""
+    quick_steps: int = 0
+
+    def fork(self) -> Call:
+        """Return the account for one parallel part of the call."""
+        return Call(self.backoffer.fork())
+
+    def settle(self, error: TikvError) -> None:
+        """Say in `error`, which ends the call, that a lost write may have taken effect."""
+        if self.lost is not None and error.outcome is Outcome.NOT_APPLIED:
+            error.outcome = Outcome.UNDETERMINED
+
+
+class RequestSender:
+    """Sends the requests of one set of options. Cheap to make; what it learns goes to the caches that clients share."""
+
+    def __init__(
+        self,
+        rt: Runtime,
+        config: ClientConfig,
+        contexts: ContextMaker,
+        pool: ChannelSource,
+        regions: RegionCache,
+        stores: StoreCache,
+    ) -> None:
+        self._rt = rt
+        self._config = config
+        self._contexts = contexts
+        self._rpc_timeout_s = rpc_timeout_s(config)
+        self._pool = pool
+        self._regions = regions
+        self._stores = stores
+
+    def call(self, deadline: float) -> Call:
+        """Open the account of a call that ends at `deadline`."""
+        return Call(Backoffer(self._rt, deadline))
+
+    async def send(self, rpc: Rpc, region: CachedRegion, body: bytes, call: Call) -> bytes:
+        """Send a request, given without its context, to `region`. Returns the answer's bytes, free of region errors.
+
+        Raises RegionStale, or the TikvError that ends the call.
+        """
+        selector = self._selector(rpc, region)
+        try:
+            while True:
+                choice = selector.next()
+                if choice is None:
+                    raise await self._relocation(region, call, "no replica is left to ask")
+                data = await self._try(rpc, region, choice, body, selector, call)
+                if data is not None:
+                    return data
+        except TikvError as error:
+            call.settle(error)
+            raise
+
+    async def take(self, rpc: Rpc, region: CachedRegion, peer: Peer, data: bytes, call: Call) -> None:
+        """Digest a region error that was met outside of `send`, on a fast path, before the call goes on with `send`.
+
+        Raises the TikvError that ends the call; RegionStale is swallowed, since the caller locates the key anyway.
+        """
+        try:
+            await self._on_region_error(rpc, region, peer, data, self._selector(rpc, region), call)
+        except RegionStale:
+            pass
+        except TikvError as error:
+            call.settle(error)
+            raise
+
+    async def take_failure(self, rpc: Rpc, peer: Peer, error: RpcError, call: Call) -> None:
+        """As `take`, for an RPC that failed on a fast path."""
+        store = self._stores.entry(peer.store_id)
+        try:
+            await self._on_rpc_error(rpc, error, store, call, quick=True)
+        except TikvError as ending:
+            call.settle(ending)
+            raise
+
+    # --- one try ------------------------------------------------------------------------------------------------------
+
+    async def _try(
+        self, rpc: Rpc, region: CachedRegion, choice: Choice, body: bytes, selector: ReplicaSelector, call: Call
+    ) -> bytes | None:
+        """Ask one replica. None: not answered, what was learnt is noted and slept on."""
+        peer = choice.peer
+        route = region.route_to(peer.store_id)
+        store = await self._usable_store(choice, selector, call)
+        if route is None or store is None:
+            selector.on_refused(peer)
+            return None
+        now = self._rt.now()
+        deadline = min(call.backoffer.deadline, now + self._rpc_timeout_s)
+        if deadline <= now:
+            raise call.backoffer.exhausted()
+        context = self._contexts.make(
+            region.meta, route, deadline - now, is_replica_read=choice.is_replica_read, is_retry=call.lost is not None
+        )
+        try:
+            channel = await self._pool.channel(store.address, deadline)
+        except ConnectionFailed as error:  # nothing was sent
+            await self._on_unreachable(store, str(error), selector, peer, call)
+            return None
+        try:
+            if rpc.slot is not None:
+                data = await channel.batch(rpc.slot, context + body, deadline)
+            else:
+                data = await channel.unary(rpc.path, context + body, deadline=deadline)
+        except RpcError as error:
+            if await self._on_rpc_error(rpc, error, store, call, quick=selector.attempts(peer) == 1):
+                selector.on_refused(peer) if len(selector.region.peers) > 1 else None
+            return None
+        self._stores.mark_alive(store.id)
+        if not data or data[0] != _REGION_ERROR:
+            return data
+        await self._on_region_error(rpc, region, peer, data, selector, call)
+        return None
+
+    def _selector(self, rpc: Rpc, region: CachedRegion) -> ReplicaSelector:
+        policy = self._config.replica_read if rpc.kind is Kind.READ else "leader"
+        rotation = self._rt.rng.randrange(1 << 16) if policy != "leader" else 0
+        labels = self._config.match_labels
+        return ReplicaSelector(
+            region.meta, region.leader.peer, self._view, policy=policy, labels=labels, rotation=rotation
+        )
+
+    def _view(self, store_id: int) -> StoreView:
+        store = self._stores.entry(store_id)
+        now = self._rt.now()
+        if store.is_tombstone:
+            return StoreView(Health.GONE)
+        if now < store.avoid_until:
+            return StoreView(Health.UNREACHABLE, store.labels)
+        return StoreView(Health.SLOW if now < store.slow_until else Health.GOOD, store.labels)
+
+    async def _usable_store(self, choice: Choice, selector: ReplicaSelector, call: Call) -> CachedStore | None:
+        """Return the store with its address; None when it is gone, or found dead while others could serve."""
+        deadline = call.backoffer.deadline
+        store = await self._stores.resolve(choice.peer.store_id, deadline)
+        if not store.address:
+            return None
+        is_suspect = store.needs_probe(self._rt.now()) and selector.attempts(choice.peer) == 1
+        # A suspect store costs one health check instead of a request that hangs; alone in its region, it is just asked.
+        if is_suspect and len(selector.region.peers) > 1 and not await self._stores.probe(store.id, deadline):
+            call.backoffer.note(f"store {store.id} at {store.address} does not answer")
+            return None
+        return store
+
+    # --- failures -----------------------------------------------------------------------------------------------------
+
+    async def _on_rpc_error(self, rpc: Rpc, error: RpcError, store: CachedStore, call: Call, *, quick: bool) -> bool:
+        """Account for a failed RPC and wait. True when the store itself seems to be in trouble.
+
+        `quick`: the first failure here. A connection that died while idle is the usual cause; it costs no wait.
+        """
+        cause = f"{rpc.name} at {store.address}: {error}"
+        if not is_transient(error):
+            raise fatal_error(error, rpc.name, store.address)
+        is_timeout = error.status == Status.DEADLINE_EXCEEDED
+        self._account_for_loss(rpc, cause, error.not_processed, call, is_timeout=is_timeout)
+        if self._rt.now() >= call.backoffer.deadline:
+            raise call.backoffer.exhausted(cause)
+        if quick and error.not_processed and self._step_quickly(call):
+            call.backoffer.note(cause)
+            return False
+        self._stores.mark_unreachable(store.id, self._rt.now())
+        await call.backoffer.backoff(backoff.TIKV_RPC, cause)
+        return True
+
+    async def _on_unreachable(
+        self, store: CachedStore, cause: str, selector: ReplicaSelector, peer: Peer, call: Call
+    ) -> None:
+        self._stores.mark_unreachable(store.id, self._rt.now())
+        if len(selector.region.peers) > 1:
+            selector.on_refused(peer)
+        await call.backoffer.backoff(backoff.TIKV_RPC, cause)
+
+    def _account_for_loss(self, rpc: Rpc, cause: str, not_processed: bool, call: Call, *, is_timeout: bool) -> None:
+        if not_processed or not rpc.is_write:
+            return
+        if rpc.kind is Kind.PUT and self._config.retry_lost_writes:
+            call.lost = cause
+            return
+        kind = DeadlineExceeded if is_timeout else ConnectionFailed
+        raise kind(f"the answer was lost, the write may have taken effect: {cause}", outcome=Outcome.UNDETERMINED)
+
+    def _step_quickly(self, call: Call) -> bool:
+        """Take a step without a wait; False once a call has taken too many."""
+        call.quick_steps += 1
+        return call.quick_steps <= _QUICK_STEPS
+
+    # --- region errors ------------------------------------------------------------------------------------------------
+
+    async def _on_region_error(
+        self, rpc: Rpc, region: CachedRegion, peer: Peer, data: bytes, selector: ReplicaSelector, call: Call
+    ) -> None:
+        """Carry out the verdict on a region error. Raises RegionStale, or the error that ends the call."""
+        error: errorpb.Error = rpc.response.FromString(data).region_error
+        verdict = classify(error)
+        call.backoffer.note(verdict.text)
+        action = verdict.action
+        if action is Action.FAIL:
+            raise verdict.rule.error(verdict.text)
+        if action is Action.NEW_LEADER:
+            await self._on_not_leader(error, region, peer, selector, call)
+        elif action is Action.NEW_REGIONS:
+            await self._on_epoch_not_match(error, region, peer, call)
+        elif action is Action.BUSY:
+            await self._on_busy(verdict, peer, selector, call)
+        elif action is Action.LOST:
+            self._account_for_loss(rpc, verdict.text, False, call, is_timeout=False)
+            await self._wait(verdict, call)
+        elif action is Action.AT_LEADER:
+            selector.read_at_leader()
+        elif action is Action.NEXT_REPLICA:
+            selector.on_refused(peer)
+        elif action is Action.RETRY:
+            await self._wait(verdict, call)
+        else:
+            if action is Action.NEW_STORE:
+                self._pool.forget(self._stores.entry(peer.store_id).address)
+                self._stores.forget_address(peer.store_id)
+            raise await self._relocation(region, call, verdict.text, verdict)
+
+    async def _on_not_leader(
+        self, error: errorpb.Error, region: CachedRegion, peer: Peer, selector: ReplicaSelector, call: Call
+    ) -> None:
+        named = error.not_leader.leader
+        if named.id == 0:
+            selector.on_not_leader(peer)
+            await call.backoffer.backoff(backoff.REGION_SCHEDULING, "no leader is known")
+            return
+        leader = Peer(named.id, named.store_id, named.role, named.is_witness)
+        known = self._regions.switch_leader(region, leader, self._rt.now()) and selector.on_leader(leader)
+        if not self._step_quickly(call):
+            await call.backoffer.backoff(backoff.REGION_SCHEDULING, "the leader keeps changing")
+        if not known:
+            raise RegionStale
+
+    async def _on_epoch_not_match(self, error: errorpb.Error, region: CachedRegion, peer: Peer, call: Call) -> None:
+        current = [_region(meta) for meta in error.epoch_not_match.current_regions]
+        if self._regions.apply_epoch_not_match(region, current, peer.store_id, self._rt.now()):
+            await call.backoffer.backoff(backoff.REGION_MISS, "the store is behind the region's epoch")
+            return
+        if not current or not self._step_quickly(call):
+            await call.backoffer.backoff(backoff.REGION_MISS, "epoch not match")
+        raise RegionStale
+
+    async def _on_busy(self, verdict: Verdict, peer: Peer, selector: ReplicaSelector, call: Call) -> None:
+        self._stores.mark_slow(peer.store_id, self._rt.now(), max(_BUSY_AVOIDED_S, verdict.at_least_s))
+        if not selector.on_busy(peer):
+            await self._wait(verdict, call)
+            selector.on_waited()
+
+    async def _wait(self, verdict: Verdict, call: Call) -> None:
+        if verdict.rule.wait is not None:
+            await call.backoffer.backoff(verdict.rule.wait, verdict.text, at_least_s=verdict.at_least_s)
+
+    async def _relocation(
+        self, region: CachedRegion, call: Call, cause: str, verdict: Verdict | None = None
+    ) -> RegionStale:
+        """Drop the region, wait, and return what to raise."""
+        self._regions.invalidate(region, self._rt.now())
+        kind = verdict.rule.wait if verdict is not None else None
+        await call.backoffer.backoff(kind or backoff.REGION_MISS, cause)
+        return RegionStale()
+
+
+def _region(meta: metapb.Region) -> Region:
+    peers = tuple(Peer(peer.id, peer.store_id, peer.role, peer.is_witness) for peer in meta.peers)
+    epoch = meta.region_epoch
+    return Region(meta.id, meta.start_key, meta.end_key, epoch.conf_ver, epoch.version, peers)
