@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,9 @@ def generate(destination: Path) -> list[Path]:
     sources = sorted(PROTO_ROOT.glob("pytikv/proto/*.proto"))
     args = [f"-I{PROTO_ROOT}", f"--python_out={destination}", f"--pyi_out={destination}"]
     subprocess.run([compiler(), "-m", "grpc_tools.protoc", *args, *sources], check=True)
+    for stub in destination.rglob("*_pb2.pyi"):
+        # An enum member called None is reached by number or by name only: as an attribute it is not valid Python.
+        stub.write_text(re.sub(r"(?m)^ *None: .*\n", "", stub.read_text()))
     return sorted(p.relative_to(destination) for p in destination.rglob("*_pb2.py*"))
 
 
