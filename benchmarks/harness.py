@@ -88,6 +88,10 @@ def server(command: Sequence[str], arrangement: str = ALL_CORES) -> Iterator[str
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def neutral_server(
@@ -169,6 +173,8 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 @dataclasses.dataclass

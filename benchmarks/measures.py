@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
+import json
+import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,10 +31,11 @@ class Effort:
     round_seconds: float
     largest_store: int
     largest_region_cache: int
+    import_rows: int
 
 
-QUICK = Effort(rounds=3, round_seconds=0.25, largest_store=10**5, largest_region_cache=10**6)
-FULL = Effort(rounds=9, round_seconds=0.7, largest_store=10**6, largest_region_cache=10**6)
+QUICK = Effort(rounds=3, round_seconds=0.25, largest_store=10**5, largest_region_cache=10**6, import_rows=50_000)
+FULL = Effort(rounds=9, round_seconds=0.7, largest_store=10**6, largest_region_cache=10**6, import_rows=300_000)
 
 
 def _line(
@@ -287,3 +292,47 @@ def our_server(effort: Effort) -> list[Line]:
         detail = f"{entry.median_us:.1f} us a get, of which {client:.1f} us are the client's CPU"
         lines.append(Line(name, "/s", rate, 15_000, False, detail, load=harness.load(), rounds={"get": entry.seconds}))
     return lines
+
+
+def imports(effort: Effort) -> list[Line]:
+    """Rows a second that `pytikv import` writes into the embedded store, synced, from a CSV file of ten columns."""
+    lines = []
+    for title, flags in _IMPORTS.items():
+        name = f"import, rows a second ({title})"
+        with _scratch() as directory:
+            file = directory / "rows.csv"
+            _write_rows(file, effort.import_rows)
+            command = [sys.executable, "-m", "pytikv", "import", str(file), *flags, "--json"]
+            done = subprocess.run(
+                [*command, "--url", f"embedded://{directory / 'store'}"],
+                capture_output=True,
+                text=True,
+                cwd=harness.ROOT,
+                check=False,
+            )
+            if done.returncode:
+                words = (done.stderr or done.stdout).strip().splitlines()[-1:]
+                lines.append(Line(name, skipped=" ".join(words)[:200], goal=40_000, lower_is_better=False))
+                continue
+            report = json.loads(done.stdout)
+            detail = f"{report['rows']:,} rows in {report['seconds']:.2f} s"
+            rate = report["rows"] / report["seconds"]
+            lines.append(Line(name, "/s", rate, 40_000, False, detail, load=harness.load()))
+    return lines
+
+
+_IMPORTS = {
+    "one column as value": ["--key", "row/{id}", "--value", "payload"],
+    "whole row as JSON": ["--key", "row/{id}", "--value-json"],
+}
+
+
+def _write_rows(file: Path, count: int) -> None:
+    chooser = random.Random(11)
+    names = ["id", "carrier", "origin", "dest", "year", "month", "day", "delay", "distance", "payload"]
+    with file.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(names)
+        for i in range(count):
+            numbers = [2013, chooser.randrange(1, 13), chooser.randrange(1, 29), chooser.randrange(-9, 99), i % 5000]
+            writer.writerow([f"{i:09}", "UA", "EWR", "IAH", *numbers, f"payload of row {i}, some forty characters"])

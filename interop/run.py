@@ -1,8 +1,8 @@
 """Runs other clients of TiKV against `pytikv serve`, on the same keys as our own client; `make interop`.
 
 For each mode of the store a server is started and its data cut into several regions. Then for each peer, under a prefix
-of its own: our client writes 50 pairs; the peer's program reads them by get, batch get and scan, does its own checks and
-leaves 50 pairs behind; our client reads those the same three ways. See README.md beside this file.
+of its own: our client writes 50 pairs; the peer's program reads them by get, batch get and scan, does its own checks
+and leaves 50 pairs behind; our client reads those the same three ways. See README.md beside this file.
 
 Peers whose toolchain is missing are named and skipped. The exit code is 1 when a check failed, 0 otherwise, also when
 peers were skipped (`--require` turns named skips into failures).
@@ -142,6 +142,8 @@ def serve(mode: str) -> Iterator[str]:
         yield url.removeprefix("tikv://")
     finally:
         process.terminate()
+        if process.stdout is not None:
+            process.stdout.close()
         try:
             code = process.wait(10)
         except subprocess.TimeoutExpired:

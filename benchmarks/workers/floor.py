@@ -1,8 +1,8 @@
 """The floor: a request frame built beforehand, sent on a plain blocking socket; the answer is read and thrown away.
 
 It holds one BatchCommands stream on an HTTP/2 connection and sends the same DATA frame, one raw get with a context,
-again and again. What remains is two system calls, the loopback and the server: no client in Python can be faster with one
-request at a time.
+again and again. What remains is two system calls, the loopback and the server: no client in Python can be faster with
+one request at a time.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A worker is started with the server's URL (or a path) as its only argument. It prints one JSON line when it is ready
 (`{"ready": ..., "cases": [...]}`), then answers each JSON line on standard input (`{"case": "get", "n": 1000}`) with
-one on standard output: `{"n": ..., "seconds": wall, "cpu_seconds": of this process}` or `{"error": ...}`. It ends at the
-end of input, by `os._exit`: one of the peers crashes in the interpreter's tear-down.
+one on standard output: `{"n": ..., "seconds": wall, "cpu_seconds": of this process}` or `{"error": ...}`. It ends at
+the end of input, by `os._exit`: one of the peers crashes in the interpreter's tear-down.
 
 Standard library only and no import of the measured package: the peers run this file in an environment of their own.
 """
