@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pytikv.cli import output
-from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, command_help
+from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command
 from pytikv.cli.session import raw_client
 from pytikv.demo.latency import Latencies
 
@@ -182,8 +182,6 @@ def _joined(parts: list[Latencies], elapsed: float) -> Latencies:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command(
-        rich_help_panel="Start here",
-        epilog=command_help("pytikv bench -n 50000 -c 16", "pytikv bench --asyncio -c 64 --url tikv://127.0.0.1:2379"),
-    )(bench)
+    """Add the commands of this module."""
+    examples = ["pytikv bench -n 50000 -c 16", "pytikv bench --asyncio -c 64 --url tikv://127.0.0.1:2379"]
+    add_command(app, bench, *examples, panel="Start here")

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from pytikv.cli import output
-from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, command_help
+from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command
 from pytikv.config import TLS, ClientConfig, load_config
 from pytikv.url import parse_target
 
@@ -47,7 +47,5 @@ def _text(value: Any) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command(rich_help_panel="Cluster", epilog=command_help("pytikv config --url 'tikv://pd1:2379?timeout=2'"))(
-        config
-    )
+    """Add the commands of this module."""
+    add_command(app, config, "pytikv config --url 'tikv://pd1:2379?timeout=2'", panel="Cluster")

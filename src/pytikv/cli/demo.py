@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from pytikv.cli import output
 from pytikv.cli.chart import bars
 from pytikv.cli.failures import FAILED
-from pytikv.cli.options import JsonOption, command_help
+from pytikv.cli.options import JsonOption, add_command
 from pytikv.cli.session import raw_client
 from pytikv.demo.dataset import carrier_names
 from pytikv.demo.latency import Latencies
@@ -155,8 +155,6 @@ def _summary(report: DemoReport, target: str) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command(
-        rich_help_panel="Start here",
-        epilog=command_help("pytikv demo", "pytikv demo /tmp/store", "pytikv demo --url tikv://127.0.0.1:2379"),
-    )(demo)
+    """Add the commands of this module."""
+    examples = ["pytikv demo", "pytikv demo /tmp/store", "pytikv demo --url tikv://127.0.0.1:2379"]
+    add_command(app, demo, *examples, panel="Start here")

@@ -11,7 +11,7 @@ import typer
 
 from pytikv.cli import output
 from pytikv.cli.failures import FAILED, USAGE, Failure
-from pytikv.cli.options import DEFAULT_URL, JsonOption, RawOption, UrlOption, command_help
+from pytikv.cli.options import DEFAULT_URL, JsonOption, RawOption, UrlOption, add_command
 from pytikv.cli.session import raw_client
 from pytikv.transfer.escape import escape, unescape
 
@@ -165,14 +165,7 @@ def _show_pair(key: bytes, value: bytes, *, raw: bool, keys_only: bool, as_json:
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     panel = "Data"
-    app.command(rich_help_panel=panel, epilog=command_help("pytikv get user_1", r"pytikv get 'bin\x00key' --raw"))(get)
-    app.command(
-        rich_help_panel=panel, epilog=command_help("pytikv put user_1 Ada --ttl 60", "pytikv put picture --file me.png")
-    )(put)
-    app.command(
-        rich_help_panel=panel, epilog=command_help("pytikv delete user_1 user_2", "pytikv delete --prefix user_ --yes")
-    )(delete)
-    app.command(
-        rich_help_panel=panel,
-        epilog=command_help("pytikv scan user_ --limit 10", "pytikv scan --start a --end b --json"),
-    )(scan)
+    add_command(app, get, "pytikv get user_1", r"pytikv get 'bin\x00key' --raw", panel=panel)
+    add_command(app, put, "pytikv put user_1 Ada --ttl 60", "pytikv put picture --file me.png", panel=panel)
+    add_command(app, delete, "pytikv delete user_1 user_2", "pytikv delete --prefix user_ --yes", panel=panel)
+    add_command(app, scan, "pytikv scan user_ --limit 10", "pytikv scan --start a --end b --json", panel=panel)

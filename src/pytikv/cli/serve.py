@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pytikv.cli.options import command_help
+from pytikv.cli.options import add_command
 
 __all__ = ["register"]
 
@@ -77,12 +77,10 @@ def serve(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command(
-        rich_help_panel="Start here",
-        epilog=command_help(
-            "pytikv serve",
-            "pytikv serve /var/lib/tikv-dev --api-version 2 --pd-addr 127.0.0.1:0",
-            "pytikv serve --cert server.pem --key server.key --ca ca.pem",
-        ),
-    )(serve)
+    """Add the commands of this module."""
+    examples = [
+        "pytikv serve",
+        "pytikv serve /var/lib/tikv-dev --api-version 2 --pd-addr 127.0.0.1:0",
+        "pytikv serve --cert server.pem --key server.key --ca ca.pem",
+    ]
+    add_command(app, serve, *examples, panel="Start here")

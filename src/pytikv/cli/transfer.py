@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 
 from pytikv.cli import output
 from pytikv.cli.failures import FAILED, INTERRUPTED, USAGE, Failure, fail
-from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, command_help
+from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command
 from pytikv.cli.session import raw_client
 from pytikv.transfer.checkpoint import Checkpoint
 from pytikv.transfer.dumper import dump
@@ -217,16 +217,11 @@ def export(
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     panel = "Files"
-    app.command(
-        "import",
-        rich_help_panel=panel,
-        epilog=command_help(
-            "pytikv import airports.csv --key 'airport/{icao}' --value-json",
-            "pytikv import flights.csv.zip --key 'flight/{carrier}/{flight:04}' --value-json --resume state",
-            "zcat dump.jsonl.gz | pytikv import - --format jsonl --url embedded:///var/lib/app",
-        ),
-    )(import_)
-    app.command(
-        rich_help_panel=panel,
-        epilog=command_help("pytikv export airports.jsonl --prefix airport/", "pytikv export all.csv.gz"),
-    )(export)
+    examples = [
+        "pytikv import airports.csv --key 'airport/{icao}' --value-json",
+        "pytikv import flights.csv.zip --key 'flight/{carrier}/{flight:04}' --value-json --resume state",
+        "zcat dump.jsonl.gz | pytikv import - --format jsonl --url embedded:///var/lib/app",
+    ]
+    add_command(app, import_, *examples, panel=panel, name="import")
+    examples = ["pytikv export airports.jsonl --prefix airport/", "pytikv export all.csv.gz"]
+    add_command(app, export, *examples, panel=panel)
