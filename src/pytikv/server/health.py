@@ -1,7 +1,8 @@
 """gRPC's health service, for PD's port and the store's alike.
 
 The service named ``""`` is the whole server; others are unknown. A watch gets the present status and then stays open:
-the status changes only when the server stops, which the client sees as the end of its connection.
+the status changes only when the server stops, which ends the call. That the client has half-closed ends nothing: it has
+no more to say, and goes on listening.
 Source: grpc/grpc-proto grpc/health/v1/health.proto.
 """
 
@@ -39,16 +40,6 @@ class _Watch(StreamHandler):
         self._stream = stream
 
     def on_message(self, message: bytes) -> None:
-        try:
-            known = not _service(message)
-        except RpcError as error:
-            self._stream.finish(error.status, error.details)
-            return
+        known = not _service(message)
         status = health.HealthCheckResponse.SERVING if known else health.HealthCheckResponse.SERVICE_UNKNOWN
         self._stream.send(health.HealthCheckResponse(status=status).SerializeToString())
-
-    def on_half_close(self) -> None:
-        pass  # a server-streaming call: the client has nothing more to say, and goes on listening
-
-    def on_cancel(self) -> None:
-        pass

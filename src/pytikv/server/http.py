@@ -23,6 +23,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from pytikv.rt.interface import Runtime, StreamProtocol, Timer, Transport
+from pytikv.server.ports import Connection
 
 __all__ = ["HttpProtocol", "HttpRequest", "HttpResponse", "SniffingProtocol", "json_response", "text_response"]
 
@@ -150,10 +151,9 @@ def _parse_path(path: bytes) -> tuple[bytes, ...]:
 class HttpProtocol(StreamProtocol):
     """One connection. `handler` is called on the loop and must not block; what it raises becomes a 500."""
 
-    def __init__(self, rt: Runtime, handler: Handler, on_close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, rt: Runtime, handler: Handler) -> None:
         self._rt = rt
         self._handler = handler
-        self._on_close = on_close
         self._buffer = bytearray()
         self._is_closing = False
         self._is_writable = True
@@ -178,7 +178,6 @@ class HttpProtocol(StreamProtocol):
         """Forget the connection."""
         self._is_closing = True
         self._disarm()
-        self._on_close()
 
     def writable(self) -> None:
         """Go on after the peer has read."""
@@ -187,8 +186,11 @@ class HttpProtocol(StreamProtocol):
             self._transport.resume_reading()
             self._serve()
 
-    def close(self) -> None:
-        """Close after what was answered is sent."""
+    async def shutdown(self, deadline: float) -> None:
+        """Close after what was answered is sent: every request is answered as soon as it is whole."""
+        self._close()
+
+    def _close(self) -> None:
         self._is_closing = True
         self._disarm()
         if self._transport is not None:
@@ -238,7 +240,7 @@ class HttpProtocol(StreamProtocol):
         assert self._transport is not None
         self._is_writable = self._transport.write(head.encode() + (response.body if with_body else b""))
         if not keep:
-            self.close()
+            self._close()
         elif not self._is_writable:
             self._transport.pause_reading()
 
@@ -267,18 +269,16 @@ class SniffingProtocol(StreamProtocol):
     def __init__(
         self,
         rt: Runtime,
-        grpc: Callable[[], StreamProtocol],
-        http: Callable[[], StreamProtocol],
-        on_close: Callable[[], None] = lambda: None,
+        grpc: Callable[[], Connection],
+        http: Callable[[], Connection],
     ) -> None:
         self._rt = rt
         self._grpc = grpc
         self._http = http
-        self._on_close = on_close
         self._first = b""
         self._timer: Timer | None = None
         self._transport: Transport | None = None
-        self.chosen: StreamProtocol | None = None
+        self.chosen: Connection | None = None
 
     def connection_made(self, transport: Transport) -> None:
         """Decide at once where TLS has agreed on a protocol."""
@@ -312,14 +312,20 @@ class SniffingProtocol(StreamProtocol):
         self._stop_timer()
         if self.chosen is not None:
             self.chosen.connection_lost(error)
-        self._on_close()
 
     def writable(self) -> None:
         """Pass on."""
         if self.chosen is not None:
             self.chosen.writable()
 
-    def _choose(self, factory: Callable[[], StreamProtocol]) -> None:
+    async def shutdown(self, deadline: float) -> None:
+        """Pass on; a connection that has said nothing yet is cut."""
+        if self.chosen is not None:
+            await self.chosen.shutdown(deadline)
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def _choose(self, factory: Callable[[], Connection]) -> None:
         self._stop_timer()
         assert self._transport is not None
         self.chosen = factory()

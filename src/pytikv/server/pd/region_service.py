@@ -12,7 +12,6 @@ from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.server.pd.edge import Edge, check_cluster, decode
 from pytikv.server.pd.regions import RegionInfo
 from pytikv.server.pd.server import PdServer
-from pytikv.wire.errors import RpcError
 from pytikv.wire.server import Route, ServerStream, StreamHandler, Streaming
 
 __all__ = ["region_routes"]
@@ -79,27 +78,14 @@ class _QueryRegionStream(StreamHandler):
     def __init__(self, pd: PdServer, stream: ServerStream) -> None:
         self._pd = pd
         self._stream = stream
-        self._is_over = False
 
     def on_message(self, message: bytes) -> None:
-        if self._is_over:
-            return
-        try:
-            request = decode(pdpb.QueryRegionRequest, message)
-            check_cluster(self._pd, request.header)
-        except RpcError as error:
-            self._is_over = True
-            self._stream.finish(error.status, error.details)
-            return
+        request = decode(pdpb.QueryRegionRequest, message)
+        check_cluster(self._pd, request.header)
         self._stream.send(self._answer(request).SerializeToString())
 
     def on_half_close(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._stream.finish()
-
-    def on_cancel(self) -> None:
-        self._is_over = True
+        self._stream.finish()
 
     def _answer(self, request: pdpb.QueryRegionRequest) -> pdpb.QueryRegionResponse:
         pd = self._pd

@@ -41,10 +41,9 @@ class TsoService:
         return _TsoStream(self, stream)
 
     def submit(self, stream: _TsoStream, count: int) -> None:
-        """Answer `stream` with `count` timestamps at the end of this turn."""
+        """Answer `stream` with `count` timestamps at the end of this turn. Raises RpcError when too many wait."""
         if len(self._waiting) >= MAX_WAITING:
-            stream.fail(Status.RESOURCE_EXHAUSTED, f"more than {MAX_WAITING} timestamp requests wait")
-            return
+            raise RpcError(Status.RESOURCE_EXHAUSTED, f"more than {MAX_WAITING} timestamp requests wait")
         self._waiting.append((stream, count))
         if not self._is_scheduled and not self._is_saving:
             self._is_scheduled = True
@@ -61,7 +60,7 @@ class TsoService:
                 self._save()
                 return
             except ValueError as error:
-                stream.fail(Status.UNKNOWN, f"[PD:tso:ErrGenerateTimestamp]generate timestamp failed, {error}")
+                stream.fail(_failed(error))
                 continue
             stream.answer(physical_ms, logical, count)
         if self.pd.oracle.bound_due():
@@ -78,11 +77,15 @@ class TsoService:
         except Exception as error:  # whatever the engine raises: those who wait must hear of it
             waiting, self._waiting = self._waiting, []
             for stream, _ in waiting:
-                stream.fail(Status.UNKNOWN, f"[PD:tso:ErrGenerateTimestamp]generate timestamp failed, {error}")
+                stream.fail(_failed(error))
         finally:
             self._is_saving = False
         if self._waiting:
             self._flush()
+
+
+def _failed(error: Exception) -> RpcError:
+    return RpcError(Status.UNKNOWN, f"[PD:tso:ErrGenerateTimestamp]generate timestamp failed, {error}")
 
 
 class _TsoStream(StreamHandler):
@@ -91,17 +94,10 @@ class _TsoStream(StreamHandler):
         self._stream = stream
         self._unanswered = 0
         self._is_half_closed = False
-        self._is_over = False
 
     def on_message(self, message: bytes) -> None:
-        if self._is_over:
-            return
-        try:
-            request = decode(pdpb.TsoRequest, message)
-            check_cluster(self._service.pd, request.header)
-        except RpcError as error:
-            self.fail(error.status, error.details)
-            return
+        request = decode(pdpb.TsoRequest, message)
+        check_cluster(self._service.pd, request.header)
         self._unanswered += 1
         self._service.submit(self, request.count)
 
@@ -109,13 +105,8 @@ class _TsoStream(StreamHandler):
         self._is_half_closed = True
         self._finish_if_done()
 
-    def on_cancel(self) -> None:
-        self._is_over = True
-
     def answer(self, physical_ms: int, logical: int, count: int) -> None:
-        """Send the block that ends with the timestamp given."""
-        if self._is_over:
-            return
+        """Send the block that ends with the timestamp given; nothing where the call is over."""
         self._unanswered -= 1
         response = pdpb.TsoResponse(
             header=pdpb.ResponseHeader(cluster_id=self._service.pd.cluster_id),
@@ -125,13 +116,10 @@ class _TsoStream(StreamHandler):
         self._stream.send(response.SerializeToString())
         self._finish_if_done()
 
-    def fail(self, status: int, message: str) -> None:
+    def fail(self, error: RpcError) -> None:
         """End the stream with a failure."""
-        if not self._is_over:
-            self._is_over = True
-            self._stream.finish(status, message)
+        self._stream.finish(error.status, error.details)
 
     def _finish_if_done(self) -> None:
-        if self._is_half_closed and not self._unanswered and not self._is_over:
-            self._is_over = True
+        if self._is_half_closed and not self._unanswered:
             self._stream.finish()

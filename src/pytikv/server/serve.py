@@ -1,0 +1,254 @@
+"""A server: PD and one store in one process, on three ports.
+
+* PD's port speaks gRPC and HTTP/1.1, told apart by a connection's first bytes, or by ALPN under TLS;
+* the store's port speaks gRPC;
+* the status port speaks HTTP/1.1.
+
+Order of a start: check the configuration, open the engine (which claims the directory), take the three ports, tell PD
+who and where the store is, then serve. Until then connections are cut at once, so that nobody sees half a server.
+Order of a stop: no new connections, running requests finish within `stop_timeout`, heartbeats end, the engine is
+flushed and closed. A kill at any moment loses nothing that was answered (with `sync`).
+
+States: new -> started -> stopped; a failed start is stopped. One server belongs to one loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pytikv.errors import ConfigError, TikvError
+from pytikv.proto import metapb_pb2 as metapb
+from pytikv.proto import pdpb_pb2 as pdpb
+from pytikv.rt.interface import Runtime, Task
+from pytikv.rt.main import StopRequest, run_main
+from pytikv.rt.tls import load_server_tls
+from pytikv.server.config import ServeConfig
+from pytikv.server.engine.interface import Engine
+from pytikv.server.engine.memory import MemoryEngine
+from pytikv.server.engine.meta import EngineMeta
+from pytikv.server.health import health_routes
+from pytikv.server.http import HttpProtocol, SniffingProtocol
+from pytikv.server.pd.http_api import pd_http_handler
+from pytikv.server.pd.members import VERSION
+from pytikv.server.pd.server import PdConfig, PdServer
+from pytikv.server.pd.services import pd_routes
+from pytikv.server.ports import Port, split_address
+from pytikv.server.status import StoreSettings, status_handler
+from pytikv.wire.server import Route, ServerConnection
+
+__all__ = ["ServeConfig", "Server", "main_serve"]
+
+_HOST: Final = "127.0.0.1"
+_PD_PORT: Final = 2379
+_STORE_PORT: Final = 20160
+_STATUS_PORT: Final = 20180
+_HEARTBEAT_S: Final = 10.0  # as TiKV's pd-store-heartbeat-tick-interval
+_log = logging.getLogger("pytikv.server")
+
+
+class Server:
+    """PD and a store. `await start()`, then `url` is what clients connect to, until `await stop()`."""
+
+    def __init__(self, rt: Runtime, config: ServeConfig | None = None) -> None:
+        self.rt = rt
+        self.config = config or ServeConfig()
+        self.pd: PdServer | None = None
+        self.engine: Engine | None = None
+        self._ports: dict[str, Port] = {}
+        self._heartbeats: Task[Any] | None = None
+
+    # --- addresses ----------------------------------------------------------------------------------------------------
+
+    @property
+    def pd_port(self) -> int:
+        """PD's port."""
+        return self._ports["pd"].port
+
+    @property
+    def port(self) -> int:
+        """The store's port."""
+        return self._ports["store"].port
+
+    @property
+    def status_port(self) -> int:
+        """The port of the store's status pages."""
+        return self._ports["status"].port
+
+    @property
+    def url(self) -> str:
+        """What clients connect to."""
+        return f"tikv://{self._advertised('pd')}"
+
+    def _advertised(self, name: str) -> str:
+        port = self._ports[name]
+        host = self.config.advertise_host or port.host
+        return f"[{host}]:{port.port}" if ":" in host else f"{host}:{port.port}"
+
+    # --- start --------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open everything and serve. After an error nothing is left open.
+
+        Raises ConfigError, StorageError, OSError (a port that is taken or not allowed) and ssl.SSLError.
+        """
+        self.config.check()
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config, rt = self.config, self.rt
+        self.engine = await rt.run_blocking(_open_engine, config.path)
+        self._ports["pd"] = await self._open_port(config.pd_addr, _PD_PORT)
+        self._ports["store"] = await self._open_port(config.addr, _STORE_PORT)
+        self._ports["status"] = await self._open_port(config.status_addr, _STATUS_PORT)
+        self.pd = await rt.run_blocking(self._open_pd, self.engine)
+        store_routes = await rt.run_blocking(self._open_store, self.engine, self.pd)
+        self._serve(self.pd, store_routes)
+        self._heartbeats = rt.spawn(self._beat(self.pd, self.engine), name="store-heartbeat")
+
+    async def _open_port(self, address: str | None, default: int) -> Port:
+        host, port = (_HOST, default) if address is None else split_address(address)
+        files = self.config.tls
+        tls = None if files is None else load_server_tls(files, require_client_cert=files.ca is not None)
+        try:
+            return await Port.open(self.rt, host, port, or_any=address is None, tls=tls)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+    def _open_pd(self, engine: Engine) -> PdServer:
+        scheme = "http" if self.config.tls is None else "https"
+        url = f"{scheme}://{self._advertised('pd')}"
+        config = PdConfig(
+            client_urls=(url,), peer_urls=(url,), data_dir=self.config.path or "", keyspaces=self.config.keyspaces
+        )
+        return PdServer(EngineMeta(engine), config, time=self.rt.time, getrandbits=self.rt.rng.getrandbits)
+
+    def _open_store(self, engine: Engine, pd: PdServer) -> Mapping[bytes, Route]:
+        if not pd.is_bootstrapped:
+            store_id, region_id, peer_id = pd.alloc_id(), pd.alloc_id(), pd.alloc_id()
+            pd.bootstrap(self._store_meta(store_id), first_region(store_id, region_id, peer_id))
+        else:
+            pd.put_store(self._store_meta(pd.stores.all()[0].meta.id))
+        return health_routes()
+
+    def _store_meta(self, store_id: int) -> metapb.Store:
+        address = self._advertised("store")
+        return metapb.Store(
+            id=store_id,
+            address=address,
+            peer_address=address,
+            status_address=self._advertised("status"),
+            version=VERSION,
+            start_timestamp=int(self.rt.time()),
+        )
+
+    def _serve(self, pd: PdServer, store_routes: Mapping[bytes, Route]) -> None:
+        rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
+        status_pages = status_handler(self._settings())
+        self._ports["pd"].serve(
+            lambda: SniffingProtocol(rt, lambda: ServerConnection(rt, for_pd), lambda: HttpProtocol(rt, pd_pages))
+        )
+        self._ports["store"].serve(lambda: ServerConnection(rt, store_routes))
+        self._ports["status"].serve(lambda: HttpProtocol(rt, status_pages))
+
+    def _settings(self) -> StoreSettings:
+        config = self.config
+        return StoreSettings(
+            api_version=2 if config.api_version == "2" else 1,
+            enable_ttl=config.api_version != "1",
+            addr=self._advertised("store"),
+            status_addr=self._advertised("status"),
+            data_dir=config.path or "",
+            sync=config.sync,
+            region_split_size_bytes=config.region_split_size_bytes,
+            region_split_keys=config.region_split_keys,
+            pd_endpoints=(self._advertised("pd"),),
+        )
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    async def _beat(self, pd: PdServer, engine: Engine) -> None:
+        started_s = int(self.rt.time())
+        while True:
+            stats = await self.rt.run_blocking(_store_stats, pd, engine, started_s)
+            pd.store_heartbeat(stats)
+            await self.rt.sleep(_HEARTBEAT_S)
+
+    async def stop(self) -> None:
+        """Finish running requests within `stop_timeout`, close everything. Idempotent."""
+        ports, self._ports = self._ports, {}
+        deadline = self.rt.now() + self.config.stop_timeout
+        await self.rt.gather(*(port.close(self.rt, deadline) for port in ports.values()))
+        if self._heartbeats is not None:
+            self._heartbeats.cancel()
+            self._heartbeats = None
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            await self.rt.run_blocking(engine.close)
+
+
+def _open_engine(path: str | None) -> Engine:
+    if path is None:
+        return MemoryEngine()
+    try:
+        from pytikv.server.engine.rocks import RocksEngine
+    except ImportError:
+        raise ConfigError("a store on disk needs the package rocksdict: pip install 'pytikv[server]'") from None
+    return RocksEngine(path)
+
+
+def _store_stats(pd: PdServer, engine: Engine, started_s: int) -> pdpb.StoreStats:
+    """Measure a store. The data's size is the regions' as they reported it."""
+    store_id = pd.stores.all()[0].meta.id
+    capacity = available = 0
+    if engine.path:
+        disk = os.statvfs(engine.path)
+        capacity, available = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    return pdpb.StoreStats(
+        store_id=store_id,
+        capacity=capacity,
+        available=available,
+        used_size=sum(engine.approximate_size(cf) for cf in ("default", "lock", "write")),
+        region_count=len(pd.regions),
+        start_time=started_s,
+        slow_score=1,
+    )
+
+
+def first_region(store_id: int, region_id: int, peer_id: int) -> metapb.Region:
+    """Return the region of a new cluster: all keys, one peer, the first epoch."""
+    return metapb.Region(
+        id=region_id,
+        region_epoch=metapb.RegionEpoch(conf_ver=1, version=1),
+        peers=[metapb.Peer(id=peer_id, store_id=store_id)],
+    )
+
+
+def main_serve(config: ServeConfig) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code: 0 after a clean stop, 1 when it could not start.
+
+    Prints one flushed line, ``ready tikv://HOST:PORT``, when clients may come; everything else goes to standard error.
+    """
+
+    async def serve(rt: Runtime, stop: StopRequest) -> int:
+        server = Server(rt, config)
+        try:
+            await server.start()
+        except (TikvError, OSError) as error:
+            sys.stderr.write(f"pytikv serve: {error}\n")
+            return 1
+        sys.stdout.write(f"ready {server.url}\n")
+        sys.stdout.flush()
+        await stop.wait()
+        await server.stop()
+        return 0
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return run_main(serve)
