@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
+from typing import ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -68,7 +70,6 @@ class EngineMachine(RuleBasedStateMachine):
                 batch.delete(cf, key)
             else:
                 batch.put(cf, key, value)
-        # An open end is resolved when the batch is handed over, so it reaches no further than what is there by then.
         for kind, cf, key, value in changes:
             if kind == 0:
                 for old, _ in expected(self.twin, cf, key, value):
@@ -103,14 +104,23 @@ class MemoryMachine(EngineMachine):
 
 
 class RocksMachine(EngineMachine):
+    """On one store for all examples: opening one takes longer than an example."""
+
+    shared: ClassVar[RocksEngine | None] = None
+
     @initialize()
     def open(self) -> None:
-        self.path = tempfile.mkdtemp()
-        self.engine = RocksEngine(self.path)
+        if RocksMachine.shared is None:
+            path = tempfile.mkdtemp()
+            RocksMachine.shared = RocksEngine(path)
+            atexit.register(shutil.rmtree, path)
+        self.engine = RocksMachine.shared
 
     def teardown(self) -> None:
-        super().teardown()
-        shutil.rmtree(self.path)
+        batch = WriteBatch()
+        for cf in self.twin:
+            batch.delete_range(cf, b"", b"")
+        self.engine.write(batch)
 
 
 class SmallChunks(MemoryMachine):
@@ -132,4 +142,4 @@ TestMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline
 TestSmallChunks = SmallChunks.TestCase
 TestSmallChunks.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestRocks = RocksMachine.TestCase
-TestRocks.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestRocks.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

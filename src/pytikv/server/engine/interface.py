@@ -22,7 +22,7 @@ All methods of an engine may be called from any thread. Sources: TiKV components
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -154,6 +154,12 @@ class Engine(Reader, Protocol):
 
     def error(self, exception: Exception) -> Exception:
         """Return the StorageError that says what `exception` of a `getter` means."""
+
+    def multi_get(self, cf: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key or None, all of one moment."""
+
+    def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first pair at or above `key`, None when there is none. As a cursor's seek, but faster."""
 
     def put(self, cf: str, key: bytes, value: bytes) -> int:
         """Set one key; returns the ticket. As a batch of one, but faster."""

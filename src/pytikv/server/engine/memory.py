@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from pytikv.errors import StorageError
@@ -318,6 +318,24 @@ class MemoryEngine:
         """Return the value of `key` or None."""
         with self._lock:
             return self._table(cf).view.get(key)
+
+    def multi_get(self, cf: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key or None."""
+        with self._lock:
+            get = self._table(cf).view.get
+            return [get(key) for key in keys]
+
+    def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first pair at or above `key`."""
+        with self._lock:
+            view = self._table(cf).view
+            at, i = view.locate(key)
+            while i == len(view.chunks[at].keys):
+                at, i = at + 1, 0
+                if at == len(view.chunks):
+                    return None
+            chunk = view.chunks[at]
+            return chunk.keys[i], chunk.values[i]
 
     def _share(self, cf: str) -> _View:
         with self._lock:

@@ -24,7 +24,7 @@ import contextlib
 import gc
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -291,6 +291,29 @@ class RocksEngine:
             raise _mapped(error, self.path) from error
         return value
 
+    def multi_get(self, cf: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key or None. RocksDB reads them from one moment."""
+        if not keys:
+            return []
+        try:
+            values: Any = self._source(cf).get(list(keys))
+        except Exception as error:
+            raise _mapped(error, self.path) from error
+        return list(values)
+
+    def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first pair at or above `key`."""
+        try:
+            it = self._cfs[cf].iter()
+            it.seek(key)
+            if it.valid():
+                return it.key(), it.value()
+            it.status()
+        except Exception as error:
+            self._source(cf)
+            raise _mapped(error, self.path) from error
+        return None
+
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the data column families, all taken while no write is under way."""
         with self._lock:
@@ -386,15 +409,17 @@ class RocksEngine:
             elif kind == DELETE:
                 native.delete(key, handles[cf])
             else:
-                end_key = value or self._behind_last(cf)
+                end_key = value or self._behind_all(cf, batch)
                 if key < end_key:
                     native.delete_range(key, end_key, handles[cf])
         return native
 
-    def _behind_last(self, cf: str) -> bytes:
-        """Return a key behind every key: RocksDB's range deletions need an end."""
+    def _behind_all(self, cf: str, batch: WriteBatch) -> bytes:
+        """Return a key behind every key that there is or that `batch` puts: RocksDB's range deletions need an end."""
         cursor = self.cursor(cf)
-        return cursor.key() + b"\x00" if cursor.seek_to_last() else b""
+        last = cursor.key() if cursor.seek_to_last() else b""
+        put = [key for kind, to, key, _ in batch.modifies if kind == PUT and to == cf]
+        return max([last, *put]) + b"\x00"
 
     def flush(self, ticket: int | None = None) -> None:
         """Block until the change is durable."""

@@ -1,0 +1,1 @@
+"""Commands on an engine, typed and below protobuf: what the gRPC services and the embedded client both call."""
