@@ -73,7 +73,8 @@ def serve(
         region_split_size_bytes=region_split_bytes,
         keyspaces=tuple(keyspace or ()),
     )
-    main_serve(config)
+    config.check()  # what is wrong with the command line is exit code 2, what is wrong with the machine 1
+    raise typer.Exit(main_serve(config))
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,17 @@ from pathlib import Path
 from pytikv.errors import ConfigError
 from pytikv.transfer.readers import Row, RowSource, read_rows
 
-__all__ = ["AIRPORTS", "FLIGHTS", "FLIGHT_PREFIX", "PREFIX", "DataSet", "carrier_names", "carrier_of", "read"]
+__all__ = [
+    "AIRPORTS",
+    "FLIGHTS",
+    "FLIGHT_PREFIX",
+    "PREFIX",
+    "DataSet",
+    "carrier_names",
+    "carrier_of",
+    "installed",
+    "read",
+]
 
 PREFIX = b"pytikv-demo/"
 FLIGHT_PREFIX = PREFIX + b"flight/"
@@ -81,6 +91,15 @@ def _locate(data: DataSet) -> Path:
     if not path.is_file():
         raise ConfigError(f"the package {data.distribution} has no file {data.file}: {advice}")
     return path
+
+
+def installed(data: DataSet) -> bool:
+    """Whether the package that holds a table is there."""
+    try:
+        _locate(data)
+    except ConfigError:
+        return False
+    return True
 
 
 def carrier_of(key: bytes) -> str:

@@ -1,0 +1,137 @@
+"""The demonstration and the bench, on a little of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pytikv
+from pytikv.demo import dataset
+from pytikv.demo import run as demo_run
+from pytikv.demo.latency import Latencies
+
+Run = Callable[..., Any]
+
+needs_data = pytest.mark.skipif(
+    not all(dataset.installed(data) for data in (dataset.AIRPORTS, dataset.FLIGHTS)),
+    reason="the demonstration's data packages are not installed",
+)
+
+
+@needs_data
+def test_demo(run: Run, tmp_path: Path) -> None:
+    done = run("demo", str(tmp_path / "demo"), "--rows", "300")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].startswith("demo ok: 300 airports and 300 flights loaded")
+    assert "P95 us" in done.out
+    assert "United Air Lines" in done.out
+    assert "█" in done.out
+    assert (
+        len(
+            run(
+                "scan", "pytikv-demo/", "--keys-only", "--limit", "0", "--url", f"embedded://{tmp_path}/demo"
+            ).out.split()
+        )
+        == 600
+    )
+
+
+@needs_data
+def test_demo_json(run: Run) -> None:
+    done = run("demo", "--rows", "200", "--json")
+    record = done.json()
+    assert done.code == 0
+    assert record["ok"] is True
+    assert record["rows"] == {"airports": 200, "flights": 200}
+    assert set(record["operations"]) == {"get", "batch_get", "scan_prefix", "put"}
+    assert sum(record["flights_by_carrier"].values()) == 200
+    assert record["mismatches"] == 0
+    assert record["compared"] > 400
+
+
+@needs_data
+def test_demo_exits_1_on_a_mismatch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = pytikv.RawClient.get
+
+    def lying(self: pytikv.RawClient, key: bytes) -> bytes | None:
+        value = honest(self, key)
+        return value[:-1] if value is not None and key.endswith(b"0") else value
+
+    monkeypatch.setattr(pytikv.RawClient, "get", lying)
+    done = run("demo", "--rows", "50")
+    assert done.code == 1
+    assert "MISMATCH at pytikv-demo/" in done.err
+    assert done.out.splitlines()[-1].startswith("demo FAILED: ")
+
+
+class _Quiet:
+    def stage(self, name: str, total: int | None) -> None: ...
+    def step(self, done: int) -> None: ...
+
+
+@needs_data
+@pytest.mark.parametrize("fault", ["lost", "changed", "added"])
+def test_demo_sees_what_the_store_did(tikv: pytikv.RawClient, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """A row lost, changed or added behind the demonstration's back is found when everything is read back."""
+    demo = demo_run.Demo(tikv, demo_run.Plan(rows=50, gets=0, batch_gets=0, scans=0, puts=0), _Quiet())
+    real = demo._load
+
+    def load() -> None:
+        real()
+        key = dataset.PREFIX + b"airport/00AA"
+        assert tikv.exists(key)
+        if fault == "lost":
+            tikv.delete(key)
+        elif fault == "changed":
+            tikv.put(key, b"{}")
+        else:
+            tikv.put(key + b"+", b"{}")
+
+    monkeypatch.setattr(demo, "_load", load)
+    report = demo.run()
+    assert not report.ok
+    assert report.mismatches
+
+
+@needs_data
+def test_data_is_all_there_and_keys_are_unique() -> None:
+    airports = {row.key for row in dataset.read(dataset.AIRPORTS)}
+    flights = {row.key for row in dataset.read(dataset.FLIGHTS)}
+    assert len(airports) > 28_000
+    assert len(flights) == 336_776
+    assert b"pytikv-demo/flight/UA/2013-01-01/1545/EWR" in flights
+    assert len(dataset.carrier_names()) == 16
+
+
+def test_missing_package_says_how_to_get_it() -> None:
+    missing = dataset.DataSet("moons", "no-such-distribution-here", "x.csv", "{x}")
+    with pytest.raises(pytikv.ConfigError, match=r"pip install \"pytikv\[demo\]\""):
+        next(dataset.read(missing))
+
+
+@pytest.mark.parametrize("flags", [[], ["--asyncio"]])
+def test_bench(run: Run, flags: list[str]) -> None:
+    record = run("bench", "-n", "200", "-c", "4", "--keys", "20", "--json", *flags).json()
+    assert record["concurrency"] == 4
+    assert record["runtime"] == ("asyncio" if flags else "threads")
+    assert {kind: one["operations"] for kind, one in record["results"].items()} == {"get": 200, "put": 200}
+    assert run("scan").out == ""
+    assert "P99 us" in run("bench", "-n", "10", "--work", "get", *flags).out
+
+
+def test_latencies() -> None:
+    latencies = Latencies()
+    assert latencies.summary()["p99_us"] == 0
+    assert latencies.histogram() == []
+    for microseconds in range(1, 101):
+        latencies.add(microseconds * 1000)
+    assert [latencies.percentile_us(p) for p in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
+    assert latencies.per_second == pytest.approx(100 / 5050e-6)
+    histogram = latencies.histogram(5)
+    assert sum(count for _, _, count in histogram) == 100
+    assert histogram[0][0] == pytest.approx(1)
+    assert latencies.measure(divmod, 7, 2) == (3, 1)
+    assert len(latencies) == 101
