@@ -174,6 +174,9 @@ class ClientConfig:
     tls: TLS | None = field(default=None, metadata=_kind(_tls))
     """Files for TLS; None: plaintext. In the URL: `?ca=...&cert=...&key=...`."""
 
+    tls_server_name: str | None = field(default=None, metadata=_kind(_text))
+    """Name that the servers' certificates must carry. None: the host name connected to."""
+
     timeout: float = field(default=10.0, metadata=_kind(_seconds()))
     """Seconds that a whole call may take, all tries together; for a scan, each page. `pytikv.deadline` shrinks it."""
 

@@ -39,12 +39,13 @@ from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.interface import Runtime
 from pytikv.types import Peer, Region
-from pytikv.wire.errors import RpcError, Status
+from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
 __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
 
 _QUICK_STEPS: Final = 3
 _BUSY_AVOIDED_S: Final = 2.0
+_MISMATCH: Final = ("tls", "protocol")
 _REGION_ERROR: Final = 0x0A  # field 1, in every response
 
 
@@ -177,7 +178,7 @@ class RequestSender:
         try:
             channel = await self._pool.channel(store.address, deadline)
         except ConnectionFailed as error:  # nothing was sent
-            await self._on_unreachable(store, str(error), selector, peer, call)
+            await self._on_unreachable(store, error, selector, peer, call)
             return None
         try:
             if rpc.slot is not None:
@@ -246,12 +247,15 @@ class RequestSender:
         return True
 
     async def _on_unreachable(
-        self, store: CachedStore, cause: str, selector: ReplicaSelector, peer: Peer, call: Call
+        self, store: CachedStore, error: ConnectionFailed, selector: ReplicaSelector, peer: Peer, call: Call
     ) -> None:
+        reason = error.__cause__.reason if isinstance(error.__cause__, ConnectFailed) else ""
+        if reason in _MISMATCH:
+            raise error  # certificates and protocols do not mend themselves
         self._stores.mark_unreachable(store.id, self._rt.now())
         if len(selector.region.peers) > 1:
             selector.on_refused(peer)
-        await call.backoffer.backoff(backoff.TIKV_RPC, cause)
+        await call.backoffer.backoff(backoff.TIKV_RPC, error)
 
     def _account_for_loss(self, rpc: Rpc, cause: str, not_processed: bool, call: Call, *, is_timeout: bool) -> None:
         if not_processed or not rpc.is_write:

@@ -24,7 +24,7 @@ _REFUSED: Final = frozenset(
 
 def is_transient(error: RpcError) -> bool:
     """Tell whether another try may go better."""
-    return error.status in _TRANSIENT
+    return error.status in _TRANSIENT or (error.status == Status.RESOURCE_EXHAUSTED and error.not_processed)
 
 
 def fatal_error(error: RpcError, rpc_name: str, address: str) -> TikvError:

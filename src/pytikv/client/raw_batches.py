@@ -1,0 +1,129 @@
+"""The three raw batches: how each is cut, encoded and answered. Keys in wire form.
+
+A request ends after `batch_keys` keys or once its bytes pass `batch_put_bytes`, as in client-go (rawkv.go: 512 keys,
+16 KiB): large requests hold up a connection, a Raft entry and the store's scheduler for all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pytikv.client import rpcs
+from pytikv.client.raw_backend import Write
+from pytikv.client.store_errors import raw_error
+from pytikv.config import ClientConfig
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+
+__all__ = ["DeleteBatch", "GetBatch", "PutBatch"]
+
+
+def _same(key: bytes) -> bytes:
+    return key
+
+
+def _cut_keys(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    if len(keys) <= size:
+        yield keys
+        return
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
+
+
+class GetBatch:
+    """RawBatchGet. `found` gathers the pairs of all answers."""
+
+    rpc: Final = rpcs.RAW_BATCH_GET
+    key_of = staticmethod(_same)
+
+    def __init__(self, config: ClientConfig, prefix_size: int) -> None:
+        self.found: dict[bytes, bytes] = {}
+        self._config = config
+        self._prefix_size = prefix_size
+
+    def cut(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Cut by number."""
+        return _cut_keys(keys, self._config.batch_keys)
+
+    def encode(self, keys: Sequence[bytes]) -> bytes:
+        """Return the request without its context."""
+        return kvrpcpb.RawBatchGetRequest(keys=keys, cf=self._config.cf).SerializeToString()
+
+    def take(self, data: bytes) -> None:
+        """Gather the pairs of an answer. A refusal comes as a pair with an error."""
+        pairs = kvrpcpb.RawBatchGetResponse.FromString(data).pairs
+        if len(pairs) == 1 and pairs[0].HasField("error"):
+            raise raw_error(pairs[0].error.abort or str(pairs[0].error).strip())
+        size = self._prefix_size
+        if size:
+            self.found.update([(pair.key[size:], pair.value) for pair in pairs])
+        else:
+            self.found.update([(pair.key, pair.value) for pair in pairs])
+
+
+class DeleteBatch:
+    """RawBatchDelete."""
+
+    rpc: Final = rpcs.RAW_BATCH_DELETE
+    key_of = staticmethod(_same)
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+
+    def cut(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Cut by number."""
+        return _cut_keys(keys, self._config.batch_keys)
+
+    def encode(self, keys: Sequence[bytes]) -> bytes:
+        """Return the request without its context."""
+        request = kvrpcpb.RawBatchDeleteRequest(keys=keys, cf=self._config.cf, for_cas=self._config.atomic)
+        return request.SerializeToString()
+
+    def take(self, data: bytes) -> None:
+        """Raise the refusal that an answer holds."""
+        if data and (text := kvrpcpb.RawBatchDeleteResponse.FromString(data).error):
+            raise raw_error(text)
+
+
+class PutBatch:
+    """RawBatchPut, with one TTL for all or one for each pair."""
+
+    rpc: Final = rpcs.RAW_BATCH_PUT
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+
+    @staticmethod
+    def key_of(write: Write) -> bytes:
+        """Return the key."""
+        return write[0]
+
+    def cut(self, writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
+        """Cut by bytes and number; a request is ended after the pair that passes the limit."""
+        limit, most = self._config.batch_put_bytes, self._config.batch_keys
+        start = size = 0
+        for position, (key, value, _) in enumerate(writes):
+            size += len(key) + len(value)
+            if size >= limit or position + 1 - start >= most:
+                yield writes[start : position + 1]
+                start, size = position + 1, 0
+        if start < len(writes):
+            yield writes[start:] if start else writes
+
+    def encode(self, writes: Sequence[Write]) -> bytes:
+        """Return the request without its context."""
+        pair = kvrpcpb.KvPair
+        request = kvrpcpb.RawBatchPutRequest(
+            pairs=[pair(key=key, value=value) for key, value, _ in writes],
+            cf=self._config.cf,
+            for_cas=self._config.atomic,
+        )
+        ttls = [ttl for _, _, ttl in writes]
+        if any(ttls):
+            request.ttls.extend(ttls)
+        return request.SerializeToString()
+
+    def take(self, data: bytes) -> None:
+        """Raise the refusal that an answer holds."""
+        if data and (text := kvrpcpb.RawBatchPutResponse.FromString(data).error):
+            raise raw_error(text)
