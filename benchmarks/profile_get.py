@@ -2,8 +2,8 @@
 
 Against the neutral server, both on one core. Three views:
 
-* the ladder: the same get by more and more of the client. Each rung adds a layer, and the difference to the rung below is
-  what that layer costs, without any profiler's distortion. Rungs run in turns; medians count.
+* the ladder: the same get by more and more of the client. Each rung adds a layer, and the difference to the rung below
+  is what that layer costs, without any profiler's distortion. Rungs run in turns; medians count.
 * by package: a profiler's own time in each package of the client and in the system calls. Distorted in favour of long
   functions, but tells where inside a layer to look. With --calls also the functions at the top.
 * how many Python functions and built-ins one get calls.
@@ -155,7 +155,7 @@ def asyncio_rungs(url: str, *, uvloop: bool) -> Iterator[dict[str, Run]]:
 def ladder(rungs: dict[str, Run], n: int) -> None:
     """Print microseconds an operation, rung by rung."""
     times: dict[str, list[float]] = {name: [] for name in rungs}
-    for name, run in rungs.items():
+    for run in rungs.values():
         run(n // 10)
     for _ in range(_ROUNDS):
         for name, run in rungs.items():

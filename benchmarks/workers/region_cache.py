@@ -12,7 +12,8 @@ from pytikv.client.region_cache import RegionCache
 from pytikv.client.store_cache import CachedStore
 from pytikv.types import Peer, Region
 
-_SAMPLE = 100_000
+_SAMPLE = 100_000  # too many for the processor's caches: look-ups wait for memory
+_HOT = 1_000
 _SPAN = 10**9
 
 
@@ -43,12 +44,17 @@ def main() -> None:
     keys = [b"key_%09d" % chooser.randrange(_SPAN) for _ in range(_SAMPLE)]
     assert all(cache.locate(key, 1.0) is not None for key in keys)
 
-    def look_up(n: int) -> None:
-        locate = cache.locate
-        for key in itertools.islice(itertools.cycle(keys), n):
-            locate(key, 1.0)
+    def look_up(among: int) -> loop.Case:
+        chosen = keys[:among]
 
-    loop.serve({"look_up": look_up}, regions=count)
+        def run(n: int) -> None:
+            locate = cache.locate
+            for key in itertools.islice(itertools.cycle(chosen), n):
+                locate(key, 1.0)
+
+        return run
+
+    loop.serve({"uniform": look_up(_SAMPLE), "hot": look_up(_HOT)}, regions=count)
 
 
 if __name__ == "__main__":
