@@ -73,6 +73,7 @@ _NO, _EQUAL = Jitter.NONE, Jitter.EQUAL
 
 TIKV_RPC: Final = BackoffKind("tikvRPC", 100, 2000, _EQUAL, ConnectionFailed, "the store could not be reached")
 PD_RPC: Final = BackoffKind("pdRPC", 50, 3000, _EQUAL, ConnectionFailed, "PD could not be reached")
+PD_NOT_READY: Final = BackoffKind("pdNotReady", 50, 1000, _EQUAL, RegionUnavailable, "the cluster is not bootstrapped")
 REGION_MISS: Final = BackoffKind("regionMiss", 2, 500, _NO, RegionUnavailable, "the region could not be found")
 REGION_SCHEDULING: Final = BackoffKind("regionScheduling", 2, 500, _NO, RegionUnavailable, "the region has no leader")
 SERVER_BUSY: Final = BackoffKind("tikvServerBusy", 100, 10_000, _EQUAL, Overloaded, "the store is busy")
@@ -96,6 +97,7 @@ COMMIT_TS_LAG: Final = BackoffKind("commitTSLag", 2, 500, _NO, ServerError, "the
 KINDS: Final[tuple[BackoffKind, ...]] = (
     TIKV_RPC,
     PD_RPC,
+    PD_NOT_READY,
     REGION_MISS,
     REGION_SCHEDULING,
     SERVER_BUSY,
@@ -114,7 +116,7 @@ KINDS: Final[tuple[BackoffKind, ...]] = (
 
 
 class Backoffer:
-    """The waits of one call, up to its deadline (a value of `rt.now()`). Cheap to make: a call without trouble pays that only.
+    """The waits of one call, up to its deadline (a value of `rt.now()`). Cheap to make.
 
     Belongs to one coroutine. Parallel parts of a call each take a `fork()` and the caller `merge`s the one that
     waited longest.

@@ -58,7 +58,7 @@ class deadline:
 
 
 def effective(now: float, timeout: float) -> float:
-    """Return when a call that starts at `now` must end: after `timeout` seconds, or at the ambient deadline if sooner."""
+    """Return when a call begun at `now` must end: after `timeout` seconds, or at the ambient deadline if sooner."""
     at = now + timeout
     ambient = _ambient.get()
     return at if ambient is None or at < ambient else ambient

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from pytikv.client.flights import Flights
 from pytikv.errors import RegionUnavailable, TikvError
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
-from pytikv.rt.shared import SingleFlight
 from pytikv.types import Store
 
 __all__ = ["CachedStore", "Prober", "StoreCache", "StoreSource"]
@@ -93,7 +93,7 @@ class StoreCache:
         self._prober = prober
         self._stores: dict[int, CachedStore] = {}
         self._lock = mutex()
-        self._flights: SingleFlight = SingleFlight(rt)
+        self._flights = Flights(rt)
         self._refreshing: set[int] = set()
 
     def entry(self, store_id: int) -> CachedStore:
@@ -120,7 +120,7 @@ class StoreCache:
             store.resolved_at = self._rt.now()
         return store
 
-    # --- resolving -----------------------------------------------------------------------------------------------------
+    # --- resolving ----------------------------------------------------------------------------------------------------
 
     async def resolve(self, store_id: int, deadline: float) -> CachedStore:
         """Return the store with its address known, or as a tombstone. Raises what the look-up in PD raises."""
@@ -165,7 +165,7 @@ class StoreCache:
             store.address = ""
             store.resolved_at = float("-inf")
 
-    # --- health --------------------------------------------------------------------------------------------------------
+    # --- health -------------------------------------------------------------------------------------------------------
 
     def mark_unreachable(self, store_id: int, now: float) -> None:
         """Keep away from the store: 0.5 s the first time, doubled each time, 15 s at most."""

@@ -1,0 +1,148 @@
+"""One long-lived stream to PD's leader, used by one holder at a time, whatever thread or task that is.
+
+The stream (Tso, QueryRegion) is opened when first used and kept. It answers in the order of asking, so there is one
+request on it at a time; callers are joined before it (`rt.shared.Combiner`), and the combiner's leader is the holder.
+
+On a shared runtime the stream runs over the pool's channel to the leader, beside other calls. On an exclusive one it
+has a connection of its own, because leases end with the call and the stream does not: each exchange attaches it to the
+holder's call and detaches it afterwards.
+
+Any trouble, the holder's deadline and cancellation included, ends the stream: an answer that nobody waits for must not
+become the next one's. The next exchange opens another, at whoever leads then. A stream unused for a minute is ended
+too, so that an idle client has nothing open (on an exclusive runtime PD's keepalive does that).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from pytikv.client.pool import ConnectionPool
+from pytikv.errors import ConnectionFailed
+from pytikv.rt.interface import Runtime, Timer
+from pytikv.wire.calls import ClientStream
+from pytikv.wire.channel import ClientChannel
+from pytikv.wire.errors import ConnectionLost, RpcError, Status
+
+__all__ = ["LeaderSource", "PdStream"]
+
+_IDLE_CHECK_S: Final = 0.05
+_IDLE_END_S: Final = 60.0
+
+
+class LeaderSource(Protocol):
+    """Whoever knows PD's leader: `PdClient`."""
+
+    async def leader(self, deadline: float) -> str:
+        """Return the leader's address."""
+
+    def leader_failed(self, address: str) -> None:
+        """Take note that it did not serve."""
+
+
+class PdStream:
+    """The stream for one method. `exchange` must not be entered again before it has returned."""
+
+    def __init__(self, rt: Runtime, pool: ConnectionPool, source: LeaderSource, path: bytes) -> None:
+        self._rt = rt
+        self._pool = pool
+        self._source = source
+        self._path = path
+        self._channel: ClientChannel | None = None
+        self._stream: ClientStream | None = None
+        self._address = ""
+        self._used_at = 0.0
+        self._closed = False
+        self._busy = False
+        self._timer: Timer | None = None
+
+    async def exchange(self, request: bytes, deadline: float) -> bytes:
+        """Send a message and return the next one that comes. One try.
+
+        Raises RpcError or ConnectionFailed; the leader is then looked for anew, unless the fault is the caller's time.
+        """
+        done = False
+        address = ""
+        self._busy = True
+        try:
+            stream = await self._open(deadline)
+            address = self._address
+            stream.send(request)
+            answer = await stream.recv(deadline)
+            if answer is None:
+                raise ConnectionLost(f"{address}: PD ended the stream")
+            done = True
+            return answer
+        except (RpcError, ConnectionFailed) as error:
+            if address and not (isinstance(error, RpcError) and error.status == Status.UNIMPLEMENTED):
+                self._source.leader_failed(address)
+            raise
+        finally:
+            self._busy = False
+            if done:
+                self._put_down()
+            else:
+                self._drop()
+
+    async def _open(self, deadline: float) -> ClientStream:
+        """Return the stream, attached to the present call and open at the present leader."""
+        leader = await self._source.leader(deadline)
+        channel, stream = self._channel, self._stream
+        if channel is not None and stream is not None and self._address == leader:
+            is_sound = self._pick_up(channel)
+            if is_sound and not stream.done:
+                return stream
+        self._drop()
+        self._address = leader
+        if self._rt.exclusive_connections:
+            self._channel = await self._pool.open_apart(leader, deadline)
+        else:
+            self._channel = await self._pool.channel(leader, deadline)
+        self._stream = self._channel.stream(self._path, deadline=None)
+        return self._stream
+
+    def _pick_up(self, channel: ClientChannel) -> bool:
+        if not self._rt.exclusive_connections:
+            return channel.usable
+        if channel.transport is not None:
+            self._rt.attach(channel.transport)
+        return channel.check_idle() if self._rt.now() - self._used_at > _IDLE_CHECK_S else channel.usable
+
+    def _put_down(self) -> None:
+        if self._closed:
+            self._drop()
+            return
+        self._used_at = self._rt.now()
+        if not self._rt.exclusive_connections:
+            self._timer = self._timer or self._rt.call_at(self._used_at + _IDLE_END_S, self._on_timer)
+        elif self._channel is not None and self._channel.transport is not None:
+            self._rt.detach(self._channel.transport)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._stream is None:
+            return
+        at = self._used_at + _IDLE_END_S
+        if self._busy or self._rt.now() < at:
+            self._timer = self._rt.call_at(max(at, self._rt.now() + 1.0), self._on_timer)
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        channel, self._channel = self._channel, None
+        if stream is not None:
+            stream.cancel()
+        if channel is not None and self._rt.exclusive_connections:
+            self._pool.close_apart(channel)
+
+    def close(self) -> None:
+        """End the stream; the one who holds it at this moment ends it when done."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._busy:
+            return
+        if self._rt.exclusive_connections and self._channel is not None and self._channel.transport is not None:
+            self._rt.attach(self._channel.transport)
+        self._drop()
