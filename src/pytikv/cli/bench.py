@@ -6,7 +6,6 @@ at the end. The figures of the project's own benchmarks come from `benchmarks/`,
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import enum
 import random
@@ -78,7 +77,7 @@ def bench(
         value=random.Random(seed).randbytes(value_bytes),
         seed=seed,
     )
-    found = asyncio.run(_with_asyncio(load)) if use_asyncio else _with_threads(load)
+    found = _from_asyncio(load) if use_asyncio else _with_threads(load)
     _print(found, concurrency, use_asyncio=use_asyncio, as_json=as_json)
 
 
@@ -145,7 +144,15 @@ def _locked(keys: Iterator[bytes]) -> Callable[[], bytes | None]:
     return take
 
 
+def _from_asyncio(load: Load) -> Found:
+    import asyncio
+
+    return asyncio.run(_with_asyncio(load))
+
+
 async def _with_asyncio(load: Load) -> Found:
+    import asyncio
+
     import pytikv
 
     found: Found = {}

@@ -9,8 +9,6 @@ import typer
 
 from pytikv.cli import output
 from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command
-from pytikv.config import TLS, ClientConfig, load_config
-from pytikv.url import parse_target
 
 __all__ = ["register"]
 
@@ -21,6 +19,9 @@ def config(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
     Options come from the URL's query, then from PYTIKV_<OPTION> in the environment, then from the TOML file that
     ?config= or PYTIKV_CONFIG names.
     """
+    from pytikv.config import ClientConfig, load_config
+    from pytikv.url import parse_target
+
     target = parse_target(url)
     settings = load_config({}, target.query)
     if target.keyspace is not None:
@@ -37,7 +38,7 @@ def config(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, TLS):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 

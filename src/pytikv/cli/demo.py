@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.progress import Progress, TaskID
 
 from pytikv.cli import output
 from pytikv.cli.chart import bars
 from pytikv.cli.failures import FAILED
 from pytikv.cli.options import JsonOption, add_command
 from pytikv.cli.session import raw_client
-from pytikv.demo.dataset import carrier_names
-from pytikv.demo.latency import Latencies
-from pytikv.demo.run import BATCH_KEYS, Demo, DemoReport, Plan
 from pytikv.transfer.escape import escape
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from pytikv.demo.latency import Latencies
+    from pytikv.demo.run import DemoReport, Plan
 
 __all__ = ["register"]
 
 _MISMATCHES_SHOWN = 5
 _TITLES = {
     "get": "get",
-    "batch_get": f"batch_get ({BATCH_KEYS} keys)",
+    "batch_get": "batch_get (100 keys)",
     "scan_prefix": "scan_prefix (a carrier's day)",
     "put": "put (100 bytes)",
 }
@@ -44,6 +45,10 @@ def demo(
 
     The rows are written under the keys pytikv-demo/... and stay there, in place of what was there before.
     """
+    import tempfile
+
+    from pytikv.demo.run import Plan
+
     plan = Plan(rows=rows, jobs=jobs)
     target = f"embedded://{quote(path)}" if path is not None else url or ""
     if target:
@@ -58,6 +63,8 @@ def demo(
 
 
 def _run(url: str, plan: Plan) -> DemoReport:
+    from pytikv.demo.run import Demo
+
     with raw_client(url) as client, output.progress(known=True) as bar:
         return Demo(client, plan, _Bar(bar)).run()
 
@@ -134,6 +141,8 @@ def _short(number: float) -> str:
 
 
 def _print_carriers(report: DemoReport) -> None:
+    from pytikv.demo.dataset import carrier_names
+
     names = carrier_names()
     output.line("\nFlights from New York in 2013, by carrier, counted in the store")
     rows = [

@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from pytikv.transfer.escape import escape
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 __all__ = [
-    "errors_console",
     "line",
     "note",
     "pair_record",
@@ -74,6 +72,9 @@ def table(
         for row in rows:
             line("\t".join(str(cell) for cell in row))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     grid = Table(title=title or None, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="right" if index >= right else "left", overflow="fold")
@@ -82,14 +83,12 @@ def table(
     Console().print(grid)
 
 
-def errors_console() -> Console:
-    """Return the console on standard error."""
-    return Console(stderr=True)
-
-
 def progress(*, known: bool) -> Progress:
     """Return a progress bar on standard error, silent where that is no terminal; `known`: its end is known."""
-    console = errors_console()
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
     parts: list[Any] = [SpinnerColumn(), TextColumn("{task.description}")]
     if known:
         parts += [BarColumn(), TextColumn("{task.percentage:>3.0f}%")]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, TaskID
 
 from pytikv.cli import output
 from pytikv.cli.failures import FAILED, INTERRUPTED, USAGE, Failure, fail
@@ -19,6 +18,9 @@ from pytikv.transfer.dumper import dump
 from pytikv.transfer.escape import unescape
 from pytikv.transfer.loader import Loader, LoadOptions, LoadReport
 from pytikv.transfer.readers import RowSource, Source, guess_format, open_source, read_rows
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 __all__ = ["register"]
 
