@@ -14,7 +14,9 @@ def region(*peers: Peer, down: frozenset[int] = frozenset()) -> Region:
     return Region(7, b"", b"", 1, 1, peers or (A, B, C), peers[0] if peers else A, down_peer_ids=down)
 
 
-def selector(policy="leader", peers=(A, B, C), health=None, labels=None, want=(), leader=A, rotation=0, down=frozenset()):
+def selector(
+    policy="leader", peers=(A, B, C), health=None, labels=None, want=(), leader=A, rotation=0, down=frozenset()
+):
     def view(store_id: int) -> StoreView:
         return StoreView((health or {}).get(store_id, Health.GOOD), (labels or {}).get(store_id, {}))
 
@@ -126,7 +128,9 @@ def test_read_at_leader() -> None:
 
 @given(
     st.sampled_from(["leader", "follower", "mixed", "prefer_leader"]),
-    st.lists(st.sampled_from(["refused", "not_leader", "busy", "leader1", "leader3", "waited", "at_leader"]), max_size=80),
+    st.lists(
+        st.sampled_from(["refused", "not_leader", "busy", "leader1", "leader3", "waited", "at_leader"]), max_size=80
+    ),
     st.dictionaries(st.integers(1, 5), st.sampled_from(list(Health))),
 )
 def test_it_always_ends_and_never_asks_the_unfit(policy: str, events: list[str], health: dict[int, Health]) -> None:

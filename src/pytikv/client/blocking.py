@@ -7,6 +7,7 @@ the two classes together.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from pytikv.client.raw import AsyncRawClient, PairsArgument
 from pytikv.client.raw_backend import Pair
 from pytikv.client.raw_scan import RawScan
 from pytikv.config import ClientConfig
+from pytikv.errors import ClientClosed
 from pytikv.rt.caller import CallerRuntime
 from pytikv.types import Checksum, CompareAndSwap, Keep, KeyRange
 
@@ -45,13 +47,20 @@ class RawClient:
         Raises ConfigError, ConnectionFailed, DeadlineExceeded; StorageError where an embedded store cannot be opened.
         """
         rt = CallerRuntime()
-        return cls(rt.run(AsyncRawClient._open(rt, target, options)), rt)
+        try:
+            return cls(rt.run(AsyncRawClient._open(rt, target, options)), rt)
+        except BaseException:
+            rt.close()
+            raise
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
-        self._rt.run(self._core.close())
+        with contextlib.suppress(ClientClosed):  # a second time, or in a forked child: there is nothing left to do
+            self._rt.run(self._core.close())
+        if self._core.is_owner:
+            self._rt.close()
 
     def __enter__(self: _Self) -> _Self:
         return self

@@ -125,7 +125,9 @@ async def run_bounded(rt: Runtime, jobs: Sequence[Callable[[], Coroutine[Any, An
 class Batch(Protocol[ItemT]):
     """One kind of batch: how its items are cut, sent and answered."""
 
-    rpc: Rpc
+    @property
+    def rpc(self) -> Rpc:
+        """The RPC of the batch."""
 
     def key_of(self, item: ItemT) -> bytes:
         """Return an item's wire key."""

@@ -84,13 +84,13 @@ class AsyncRawClient:
     Reads see every write that was acknowledged before they began.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_connection", "_is_owner")
+    __slots__ = ("__weakref__", "_backend", "_connection", "is_owner")
 
     def __init__(self, connection: Connection, backend: RawBackend, *, is_owner: bool) -> None:
         """Use `connect` instead: this is for the library itself."""
         self._connection = connection
         self._backend = backend
-        self._is_owner = is_owner
+        self.is_owner = is_owner
         connection.add(self)
 
     @classmethod
@@ -113,7 +113,7 @@ class AsyncRawClient:
 
     async def close(self) -> None:
         """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
-        if self._is_owner:
+        if self.is_owner:
             await self._connection.close()
         self._backend = closed_backend("the client was closed")
 

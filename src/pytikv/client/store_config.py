@@ -1,9 +1,9 @@
 """What a store's own configuration says, asked at its status address: API version and TTL.
 
-Two things must be known before a request goes out. RawGetKeyTTL ends the process of a TiKV without TTL, so `require_ttl`
-refuses it unless the store is known to have TTL; and a client of the wrong API version is told so at connect instead of
-by a puzzling error of its first call. Both are in ``GET /config`` (`storage.api-version`, `storage.enable-ttl`), plain
-HTTP/1.1 in a request of our own: one, small, bounded (`_MAX_ANSWER_BYTES`), and closed after the answer.
+Two things must be known before a request goes out. RawGetKeyTTL ends the process of a TiKV without TTL, so
+`require_ttl` refuses it unless the store is known to have TTL; and a client of the wrong API version is told so at
+connect instead of by a puzzling error of its first call. Both are in ``GET /config`` (`storage.api-version`,
+`storage.enable-ttl`), asked for over HTTP/1.1 by hand: one small exchange, its answer bounded (`_MAX_ANSWER_BYTES`).
 
 An answer is kept for as long as the client lives: a store cannot change either without being made anew. A failure is
 not kept. A status address that cannot be reached is a normal thing (it may be firewalled): `check_version` then trusts
@@ -17,8 +17,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pytikv.errors import ConfigError, TikvError, UnsupportedByServer
 from pytikv.client.store_cache import StoreSource
+from pytikv.errors import ConfigError, TikvError, UnsupportedByServer
 from pytikv.rt.interface import Future, Runtime, Transport
 from pytikv.rt.shared import SingleFlight
 from pytikv.rt.tls import TlsContext
