@@ -1,317 +1,395 @@
-"""The runtime on asyncio (and uvloop): the asynchronous clients, and every server of ours.
+"""The runtime on asyncio and uvloop: thin, since both offer what the interface asks.
 
-Thin on purpose: futures and timers are asyncio's own, transports wrap asyncio's. What is added is what the interface
-promises and asyncio does not: a `gather` that cancels in order and raises the first failure itself (not a group), waits
-that end at a value of `now()`, shared futures, and writers that learn when to stop.
+What differs from asyncio's own tools is small and on purpose. `gather` waits until all have ended and raises the first
+plain failure (no ExceptionGroup). `wait` leaves the future alone when its deadline passes, and a value that is there
+wins over a deadline or not at all. Clock values are `time.monotonic()`, which both loops count on.
 
-States of a runtime: open, closed. `close` cancels what `spawn` started and waits for it. Threads: one loop, its own; only
-what `SharedFuture` wakes comes from elsewhere. Limits: `BLOCKING_THREADS` threads for blocking work, `HIGH_WATER_BYTES` queued on a
-transport before `write` says stop.
-
-Source of the write limits: asyncio's own defaults are 64 KiB; ours are larger because one BatchCommands message may be.
+A runtime belongs to the loop that first uses it; using it from another raises InvalidArgument where it would connect,
+listen or spawn. Bounds: `run_blocking` has at most `blocking_threads` threads, started at need.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import functools
+import contextvars
 import logging
 import random
-import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from pytikv.rt.interface import Listener, SharedFutureLike, StreamProtocol, Timer, Transport
+from pytikv.errors import InvalidArgument
+from pytikv.rt.interface import Future, SharedFutureLike, StreamProtocol
 from pytikv.rt.tls import TlsContext
 
-__all__ = ["AioRuntime", "run_main"]
+__all__ = ["AioListener", "AioRuntime", "AioTransport"]
 
 T = TypeVar("T")
 
-BLOCKING_THREADS: Final = 8
-HIGH_WATER_BYTES: Final = 1 << 20
-_log = logging.getLogger("pytikv")
+logger: Final = logging.getLogger("pytikv")
+
+_BLOCKING_THREADS: Final = 16
+_HIGH_WATER_BYTES: Final = 1 << 20
+_BACKLOG: Final = 1024
+_HANDSHAKE_TIMEOUT_S: Final = 10.0
+_ACCEPT_PAUSE_S: Final = 0.1
 
 
-class AioTransport(asyncio.Protocol):
-    """An asyncio transport as the interface has it, and the asyncio protocol that feeds it."""
+class AioTransport(asyncio.BaseProtocol):
+    """Both sides of one connection: asyncio's protocol, and our transport over asyncio's."""
 
-    def __init__(self, owner: StreamProtocol) -> None:
-        self._owner = owner
-        self._is_full = False
-        self._is_lost = False
-        self.peer_name = "?"
-        self.alpn: str | None = None
-        # Bound here, not in connection_made: uvloop looks it up once, when it takes the protocol. One call less a chunk.
-        self.data_received = owner.data_received  # type: ignore[method-assign]
+    def __init__(self, protocol: StreamProtocol) -> None:
+        self._protocol = protocol
+        self._full = False
+        self._transport: asyncio.Transport | None = None
+        # Bound once: asyncio and uvloop fetch it from the instance and call straight into our protocol.
+        self.data_received = protocol.data_received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take asyncio's transport (called by asyncio)."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple) and len(peer) >= 2:
-            self.peer_name = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None:
-            self.alpn = tls.selected_alpn_protocol()
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._owner.connection_made(self)
+        """Asyncio's side: the connection (and its TLS) stands."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self._write = self._transport.write
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._protocol.connection_made(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner (called by asyncio)."""
-        self._is_lost = True
-        self._owner.connection_lost(exc)
+    def connection_lost(self, error: BaseException | None) -> None:
+        """Asyncio's side: the connection is gone."""
+        self._protocol.connection_lost(error)
+
+    def eof_received(self) -> bool:
+        """Asyncio's side: the peer will send no more; half-open streams have no use here."""
+        return False
 
     def pause_writing(self) -> None:
-        """Over the high-water mark (called by asyncio)."""
-        self._is_full = True
+        """Asyncio's side: over the high-water mark."""
+        self._full = True
 
     def resume_writing(self) -> None:
-        """Below the low-water mark (called by asyncio)."""
-        self._is_full = False
-        self._owner.writable()
+        """Asyncio's side: below the low-water mark."""
+        self._full = False
+        self._protocol.writable()
 
     def write(self, data: bytes) -> bool:
-        """Queue `data`; False: over the high-water mark."""
-        if not self._is_lost:
-            self._transport.write(data)
-        return not self._is_full
+        """See `Transport.write`."""
+        self._write(data)
+        return not self._full
 
     def close(self) -> None:
-        """Flush, then close."""
-        self._transport.close()
+        """See `Transport.close`."""
+        if self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
+        """See `Transport.abort`."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def pause_reading(self) -> None:
-        """Stop reading."""
-        if not self._is_lost and not self._transport.is_closing():
+        """See `Transport.pause_reading`."""
+        if self._transport is not None and self._transport.is_reading():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
-        if not self._is_lost and not self._transport.is_closing():
+        """See `Transport.resume_reading`."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    @property
+    def peer_name(self) -> str:
+        """See `Transport.peer_name`."""
+        name = None if self._transport is None else self._transport.get_extra_info("peername")
+        return format_address(name)
+
+    @property
+    def alpn(self) -> str | None:
+        """See `Transport.alpn`."""
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return None if tls is None else cast("str | None", tls.selected_alpn_protocol())
 
 
 class AioListener:
-    """A listening socket."""
+    """A listening socket: asyncio's server, or with TLS an accepting task, so that each connection gets fresh files."""
 
-    def __init__(self, server: asyncio.Server) -> None:
+    def __init__(self, port: int, server: asyncio.Server | None, task: asyncio.Task[None] | None) -> None:
+        self._port = port
         self._server = server
-        self.port: int = server.sockets[0].getsockname()[1]
+        self._task = task
+
+    @property
+    def port(self) -> int:
+        """The port bound to."""
+        return self._port
 
     async def close(self) -> None:
-        """Stop accepting."""
-        self._server.close()
+        """Stop accepting; open connections are left to their owners."""
+        if self._server is not None:
+            self._server.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 class AioRuntime:
-    """The interface of `rt.interface.Runtime` on the running loop, or on `loop`."""
+    """`Runtime` on the running asyncio loop (or `loop`). Not for more than one loop, not for threads."""
 
     exclusive_connections = False
     Cancelled: type[BaseException] = asyncio.CancelledError
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self._loop = loop or asyncio.get_running_loop()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | None = None, *, blocking_threads: int = _BLOCKING_THREADS
+    ) -> None:
         self.rng = random.Random()
         self.now = time.monotonic
         self.time = time.time
-        self.call_soon = self._loop.call_soon
-        self.create_future: Callable[[], asyncio.Future[Any]] = self._loop.create_future
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor: concurrent.futures.ThreadPoolExecutor | None = None
-        # uvloop counts from its own origin: timers are set by difference.
-        self._is_monotonic = abs(self._loop.time() - time.monotonic()) < 0.5
+        self._own_loop = loop
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self._blocking_threads = blocking_threads
+        self._executor: ThreadPoolExecutor | None = None
 
-    def _when(self, deadline: float) -> float:
-        return deadline if self._is_monotonic else self._loop.time() + (deadline - time.monotonic())
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        if self._own_loop is None:
+            self._own_loop = asyncio.get_running_loop()
+        return self._own_loop
 
-    async def wait(self, awaitable: Any, deadline: float | None) -> Any:
-        """Wait for a future of this loop or a shared one; TimeoutError at `deadline`, the future stays valid."""
-        if hasattr(awaitable, "add_waker"):
-            return await self._wait_shared(awaitable, deadline)
-        if awaitable.done() or deadline is None:
-            return await awaitable
-        # A second future takes the blow: cancelling a task that awaits a future cancels the future with it.
+    def _running(self) -> asyncio.AbstractEventLoop:
+        running = asyncio.get_running_loop()
+        if self._loop is not running:
+            raise InvalidArgument(
+                "an asynchronous client belongs to the event loop that first used it; make one a loop"
+            )
+        return running
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """See `Runtime.create_future`."""
+        return self._loop.create_future()
+
+    async def wait(self, awaitable: Future[T] | SharedFutureLike[T], deadline: float | None) -> T:
+        """See `Runtime.wait`. When cancelled, a future of this loop is cancelled with its waiter."""
+        if awaitable.done():
+            return awaitable.result()
+        if isinstance(awaitable, asyncio.Future):
+            if deadline is None:
+                return cast("T", await awaitable)
+            return await self._wait_until(awaitable, deadline)
+        return await self._wait_shared(cast("SharedFutureLike[T]", awaitable), deadline)
+
+    async def _wait_until(self, future: asyncio.Future[T], deadline: float) -> T:
         waiter: asyncio.Future[None] = self._loop.create_future()
-        awaitable.add_done_callback(functools.partial(_settle, waiter))
-        timer = self._loop.call_at(self._when(deadline), _settle, waiter)
+
+        def wake(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        timer = self.call_at(deadline, wake)
+        future.add_done_callback(wake)
         try:
             await waiter
         finally:
             timer.cancel()
-        if not awaitable.done():
-            raise TimeoutError
-        return awaitable.result()
+            future.remove_done_callback(wake)
+        if future.done():
+            return future.result()
+        raise TimeoutError
 
     async def _wait_shared(self, shared: SharedFutureLike[T], deadline: float | None) -> T:
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        waker = functools.partial(self._wake_from_anywhere, waiter)
-        if not shared.add_waker(waker):
-            return shared.result()
-        timer = None if deadline is None else self._loop.call_at(self._when(deadline), _settle, waiter)
+        loop = self._loop
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        def wake_from_anywhere() -> None:
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:  # the loop was closed: nobody waits any more
+                logger.debug("a waiter's loop is closed")
+
+        timer = None if deadline is None else self.call_at(deadline, wake)
         try:
-            await waiter
+            if shared.add_waker(wake_from_anywhere):
+                await waiter
         finally:
-            shared.remove_waker(waker)
+            shared.remove_waker(wake_from_anywhere)
             if timer is not None:
                 timer.cancel()
-        if not shared.done():
-            raise TimeoutError
-        return shared.result()
-
-    def _wake_from_anywhere(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(_settle, waiter)
-        except RuntimeError:  # the loop of this waiter is closed: nobody waits there any more
-            _log.debug("a waiter's loop was closed before its value came")
+        if shared.done():
+            return shared.result()
+        raise TimeoutError
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep."""
+        """See `Runtime.sleep`."""
         await asyncio.sleep(seconds)
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
-        """Run all at once; the first failure cancels the others in order, waits for them and is raised."""
-        if len(coroutines) == 1:
-            return [await coroutines[0]]
-        tasks = [self._loop.create_task(c) for c in coroutines]
-        failures: list[BaseException] = []
-        everything: asyncio.Future[None] = self._loop.create_future()
-        pending = len(tasks)
-
-        def finished(task: asyncio.Task[T]) -> None:
-            nonlocal pending
-            pending -= 1
-            if not task.cancelled() and (error := task.exception()) is not None:
-                failures.append(error)
-            if (pending == 0 or failures) and not everything.done():
-                everything.set_result(None)
-
+        """See `Runtime.gather`."""
+        loop = self._loop
+        tasks = [loop.create_task(coroutine) for coroutine in coroutines]
+        ended: list[asyncio.Task[T]] = []  # in order of time
         for task in tasks:
-            task.add_done_callback(finished)
+            task.add_done_callback(ended.append)
+        outer: BaseException | None = None
         try:
-            if tasks:
-                await everything
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION) if tasks else None
+        except asyncio.CancelledError as error:
+            outer = error
+        outer = await self._cancel_rest(tasks, outer)
+        try:
+            if outer is not None:
+                raise outer
+            for task in ended:
+                task.result()
+            return [task.result() for task in tasks]
         finally:
-            await _cancel_all(tasks)
-        if failures:
-            raise failures[0]
-        return [task.result() for task in tasks]
+            del tasks, ended, outer  # an error holds this frame: without its way back there is no cycle
+
+    async def _cancel_rest(self, tasks: list[asyncio.Task[Any]], outer: BaseException | None) -> BaseException | None:
+        """Cancel what has not ended and wait for it; a cancellation that comes meanwhile is passed on to them."""
+        left = {task for task in tasks if not task.done()}
+        for task in left:
+            task.cancel()
+        while left:
+            try:
+                _, left = await asyncio.wait(left)
+            except asyncio.CancelledError as error:
+                outer = outer or error
+                for task in left:
+                    task.cancel()
+        return outer
 
     async def with_deadline(self, coroutine: Coroutine[Any, Any, T], deadline: float) -> T:
-        """Run `coroutine`, cancelling it at `deadline`."""
-        async with asyncio.timeout_at(self._when(deadline)):
+        """See `Runtime.with_deadline`."""
+        async with asyncio.timeout(max(0.0, deadline - self.now())):
             return await coroutine
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run in the background until done or the runtime closes; errors are logged."""
-        task = self._loop.create_task(coroutine, name=name)
-        self._tasks.add(task)
+        """See `Runtime.spawn`."""
+        task = self._running().create_task(coroutine, name=name)
+        self._spawned.add(task)
         task.add_done_callback(self._spawned_done)
         return task
 
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._spawned.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background task %s failed", task.get_name(), exc_info=error)
+            logger.error("background task %s failed", task.get_name(), exc_info=error)
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Run `callback` at `when`."""
-        return self._loop.call_at(self._when(when), callback)
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `Runtime.call_soon`."""
+        self._loop.call_soon(callback)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """See `Runtime.call_at`."""
+        return self._loop.call_later(max(0.0, when - self.now()), callback)
 
     async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a blocking function on one of a few threads."""
+        """See `Runtime.run_blocking`."""
         if self._executor is None:
-            self._executor = concurrent.futures.ThreadPoolExecutor(BLOCKING_THREADS, "pytikv-blocking")
-        return await self._loop.run_in_executor(self._executor, functools.partial(function, *args))
+            self._executor = ThreadPoolExecutor(self._blocking_threads, thread_name_prefix="pytikv-blocking")
+        context = contextvars.copy_context()
+        return await self._loop.run_in_executor(self._executor, partial(context.run, function, *args))
 
     async def connect(
         self, host: str, port: int, protocol: StreamProtocol, *, deadline: float, tls: TlsContext | None = None
-    ) -> Transport:
-        """Connect, with TLS when `tls` is given. Raises OSError, ssl.SSLError or TimeoutError."""
+    ) -> AioTransport:
+        """See `Runtime.connect`."""
+        loop = self._running()
+        left_s = deadline - self.now()
+        if left_s <= 0:
+            raise TimeoutError
         options: dict[str, Any] = {}
         if tls is not None:
-            left = max(0.001, deadline - time.monotonic())
-            options = {"ssl": tls.context(), "server_hostname": tls.server_name or host, "ssl_handshake_timeout": left}
-        async with asyncio.timeout_at(self._when(deadline)):
-            _, transport = await self._loop.create_connection(lambda: AioTransport(protocol), host, port, **options)
-        return transport
+            options = {
+                "ssl": tls.context(),
+                "server_hostname": tls.server_name or host,
+                "ssl_handshake_timeout": left_s,
+            }
+        adaptor = AioTransport(protocol)
+        async with asyncio.timeout(left_s):
+            await loop.create_connection(lambda: adaptor, host, port, **options)
+        return adaptor
 
     async def listen(
         self, host: str, port: int, factory: Callable[[], StreamProtocol], *, tls: TlsContext | None = None
-    ) -> Listener:
-        """Listen on `host:port`; port 0 takes any free one."""
-        context = None if tls is None else tls.context()
-        server = await self._loop.create_server(
-            lambda: AioTransport(factory()), host, port, ssl=context, reuse_address=True, backlog=1024
-        )
-        return AioListener(server)
+    ) -> AioListener:
+        """See `Runtime.listen`. With port 0 and a name of several addresses, the first address's port is told."""
+        loop = self._running()
+        if tls is None:
+            server = await loop.create_server(lambda: AioTransport(factory()), host, port, backlog=_BACKLOG)
+            return AioListener(server.sockets[0].getsockname()[1], server, None)
+        tls.context()
+        listening = socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
+        listening.setblocking(False)
+        task = self.spawn(self._accept_tls(listening, factory, tls), name=f"accept on port {port}")
+        return AioListener(listening.getsockname()[1], None, task)
 
-    def attach(self, transport: Transport) -> None:
-        """Nothing: connections are shared."""
+    async def _accept_tls(
+        self, listening: socket.socket, factory: Callable[[], StreamProtocol], tls: TlsContext
+    ) -> None:
+        with listening:
+            while True:
+                try:
+                    connection, _ = await self._loop.sock_accept(listening)
+                except OSError as error:  # out of descriptors: what is open goes on, the next try comes later
+                    logger.warning("cannot accept a connection: %s", error)
+                    await asyncio.sleep(_ACCEPT_PAUSE_S)
+                    continue
+                self.spawn(self._shake_hands(connection, factory, tls), name="TLS handshake")
 
-    def detach(self, transport: Transport) -> None:
-        """Nothing: connections are shared."""
+    async def _shake_hands(
+        self, connection: socket.socket, factory: Callable[[], StreamProtocol], tls: TlsContext
+    ) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: AioTransport(factory()),
+                connection,
+                ssl=tls.context(),
+                ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
+            )
+        except (OSError, EOFError) as error:  # SSLError and TimeoutError are OSErrors
+            connection.close()
+            logger.info("a TLS handshake failed: %s", error)
+
+    def attach(self, transport: object) -> None:
+        """Nothing: connections are shared here."""
+
+    def detach(self, transport: object) -> None:
+        """Nothing: connections are shared here."""
 
     def call_scope(self) -> dict[Any, Any] | None:
-        """None: no call ends here."""
+        """None: nothing ends with a call here."""
         return None
 
     def at_call_end(self, callback: Callable[[], None]) -> None:
-        """Refuse: no call ends here."""
-        raise RuntimeError("only a blocking call has an end to wait for")
+        """Refused: there is no call whose end could be waited for."""
+        raise NotImplementedError("only the blocking runtime has calls that end")
 
     async def close(self) -> None:
-        """Cancel what `spawn` started, wait for it, and end the threads."""
-        current = asyncio.current_task()
-        await _cancel_all([t for t in self._tasks if t is not current])
+        """Cancel what was spawned, wait for its end, and let the threads of `run_blocking` go. Idempotent."""
+        spawned = [task for task in self._spawned if task is not asyncio.current_task()]
+        for task in spawned:
+            task.cancel()
+        if spawned:
+            await asyncio.wait(spawned)
         if self._executor is not None:
-            self._executor.shutdown(wait=False)
+            self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
 
-def _settle(waiter: asyncio.Future[None], _done: object = None) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def format_address(name: object) -> str:
+    """Return `host:port` of a socket's address, for messages."""
+    if isinstance(name, tuple) and len(name) >= 2:
+        host = f"[{name[0]}]" if ":" in str(name[0]) else name[0]
+        return f"{host}:{name[1]}"
+    return str(name) if name else "?"
 
 
-async def _cancel_all(tasks: list[asyncio.Task[Any]]) -> None:
-    unfinished = [task for task in tasks if not task.done()]
-    for task in unfinished:
-        task.cancel()
-    if unfinished:
-        await asyncio.wait(unfinished)
-
-
-def run_main(main: Callable[[AioRuntime, asyncio.Event], Coroutine[Any, Any, int]]) -> int:
-    """Run a program until it returns its exit code; SIGINT and SIGTERM set the event that tells it to stop.
-
-    Uses uvloop where it is installed.
-    """
-
-    async def body() -> int:
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        rt = AioRuntime(loop)
-        try:
-            return await main(rt, stop)
-        finally:
-            await rt.close()
-
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(body())
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -181,5 +181,3 @@ class SharedFutureLike(Protocol[T_co]):
         """Call `waker` (from any thread, once) when done; False, and no call, when it already is."""
 
     def remove_waker(self, waker: Callable[[], None]) -> None: ...
-
-

@@ -31,15 +31,19 @@ class StopRequest(Protocol):
 
 def run_main(main: Callable[[AioRuntime, StopRequest], Coroutine[Any, Any, int]]) -> int:
     """Run `main(rt, stop)` and return its exit code; 130 when a second signal cancelled it."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        new_event_loop = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
             return runner.run(_run(main))
         except asyncio.CancelledError:
             return 130
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 async def _run(main: Callable[[AioRuntime, StopRequest], Coroutine[Any, Any, int]]) -> int:
