@@ -25,7 +25,6 @@ from pytikv.wire.errors import ConnectionLost, RpcError, Status
 
 __all__ = ["LeaderSource", "PdStream"]
 
-_IDLE_CHECK_S: Final = 0.05
 _IDLE_END_S: Final = 60.0
 
 
@@ -101,11 +100,12 @@ class PdStream:
         return self._stream
 
     def _pick_up(self, channel: ClientChannel) -> bool:
-        if not self._rt.exclusive_connections:
-            return channel.usable
-        if channel.transport is not None:
-            self._rt.attach(channel.transport)
-        return channel.check_idle() if self._rt.now() - self._used_at > _IDLE_CHECK_S else channel.usable
+        try:
+            if channel.transport is not None:
+                self._rt.attach(channel.transport)
+        except RuntimeError:  # its last holder's end is still being handled
+            return False
+        return channel.usable
 
     def _put_down(self) -> None:
         if self._closed:

@@ -6,10 +6,9 @@ Two ways, by what the runtime says:
   opened at first, by one task for all who wait; another in the background when those there are busy (`busy_in_flight`
   calls each), up to `grpc_concurrency`.
 * **Exclusive** (`rt.caller`): a channel is *leased* to the present call, which may use it for any number of requests,
-  and goes back when the call ends, however it ends. The last one returned is the next one leased. One that sat idle for
-  more than 50 ms is looked at first, since the peer may have closed it. While connections are idle, a task of the
-  housekeeper looks at them every 2 s, so that a store's keepalive PING is answered in time (TiKV pings after 10 s of
-  silence and waits for 3 s); it ends with the last of them.
+  and goes back when the call ends, however it ends. The last one returned is the next one leased. Between leases the
+  runtime looks after it: it answers the store's keepalive PING (TiKV pings after 10 s of silence and waits for 3 s),
+  and on attaching one that sat idle it takes in what came, so that an end is noticed before the connection is used.
 
 Bounds: `max_connections` open at once in the whole pool. Over it an idle connection to another address is closed;
 where none is idle, the caller waits for one until its deadline and then gets `Overloaded`. Idle connections are closed
@@ -47,7 +46,6 @@ _RECONNECT_BASE_S: Final = 0.1
 _RECONNECT_FACTOR: Final = 1.6
 _RECONNECT_CAP_S: Final = 3.0
 _JITTER: Final = 0.2
-_TEND_EVERY_S: Final = 2.0
 _DRAIN_S: Final = 5.0
 _FAIR_TRY_S: Final = 1.0  # a connect cut short by its caller before this says nothing about the address
 
@@ -60,7 +58,6 @@ class PoolSettings:
     max_connections: int = 256
     idle_timeout_s: float = 60.0
     connect_timeout_s: float = 3.0
-    check_idle_s: float = 0.05
     busy_in_flight: int = 256
     channel: ChannelConfig = dataclasses.field(default_factory=ChannelConfig)
 
@@ -254,13 +251,22 @@ class ConnectionPool:
                 channel, since = state.idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            if channel.transport is not None:
-                self._rt.attach(channel.transport)
-            if self._rt.now() - since < self._settings.check_idle_s or channel.check_idle():
-                if channel.usable:
-                    return channel
+            if not self._attach(channel):
+                state.idle.insert(0, (channel, since))
+                return None
+            if channel.usable:
+                return channel
             self._discard(channel, "the connection had ended while idle")
         return None
+
+    def _attach(self, channel: ClientChannel) -> bool:
+        """Lease a channel's transport to the present call. False while the last one's end is still being handled."""
+        try:
+            if channel.transport is not None:
+                self._rt.attach(channel.transport)
+        except RuntimeError:
+            return False
+        return True
 
     def _releaser(self, state: _Address, channel: ClientChannel) -> Callable[[], None]:
         generation = state.generation
@@ -288,35 +294,30 @@ class ConnectionPool:
         self._rt.spawn(self._tend(), name="idle connections")
 
     async def _tend(self) -> None:
-        """Keep idle leased connections in touch with their peers, and close those idle for long."""
+        """Close leased connections that were idle for long; one wake-up per timeout, and none without connections."""
+        timeout_s = self._settings.idle_timeout_s
         try:
-            while not self._closed and any(state.idle for state in self._addresses.values()):
-                await self._rt.sleep(_TEND_EVERY_S)
-                for state in list(self._addresses.values()):
-                    self._tend_address(state)
+            while not self._closed:
+                oldest = [state.idle[0][1] for state in self._states() if state.idle]
+                if not oldest:
+                    return
+                await self._rt.sleep(max(min(oldest) + timeout_s - self._rt.now(), timeout_s / 10))
+                for state in self._states():
+                    self._close_idle(state, self._rt.now() - timeout_s)
         finally:
             self._tending = False
 
-    def _tend_address(self, state: _Address) -> None:
-        """Look at each channel that nobody took in the meantime; taking it out of the list makes it ours."""
-        now = self._rt.now()
-        kept: list[tuple[ClientChannel, float]] = []
-        while state.idle and now - state.idle[0][1] >= _TEND_EVERY_S:
+    def _close_idle(self, state: _Address, before: float) -> None:
+        """Close the channels returned before a time; whoever takes one out of the list owns it."""
+        while state.idle and state.idle[0][1] <= before:
             try:
                 channel, since = state.idle.pop(0)
             except IndexError:
-                break
-            if channel.transport is not None:
-                self._rt.attach(channel.transport)
-            if not channel.check_idle() or now - since >= self._settings.idle_timeout_s:
-                self._discard(channel, "idle")
-                continue
-            if channel.transport is not None:
-                self._rt.detach(channel.transport)
-            kept.append((channel, since))
-        state.idle[:0] = kept
-        if self._closed:
-            self._discard_idle(state)
+                return
+            if since > before or not self._attach(channel):
+                state.idle.insert(0, (channel, since))
+                return
+            self._discard(channel, "closed after a time without use")
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -372,11 +373,11 @@ class ConnectionPool:
                 if self._open < self._settings.max_connections:
                     self._open += 1
                     return
-                victim = self._pop_victim()
-                if victim is None:
-                    turn: SharedFuture[None] = SharedFuture()
-                    self._waiters.append(turn)
+                turn: SharedFuture[None] = SharedFuture()
+                self._waiters.append(turn)
+            victim = self._pop_victim()
             if victim is not None:
+                self._leave_queue(turn)
                 self._discard(victim, "its place was needed")
                 continue
             try:
@@ -391,25 +392,19 @@ class ConnectionPool:
     def _pop_victim(self) -> ClientChannel | None:
         """Take the connection that was idle for longest out of the pool."""
         if self._exclusive:
-            states = sorted((s for s in self._addresses.values() if s.idle), key=lambda state: state.idle[0][1])
-            for state in states:
+            for state in sorted((s for s in self._states() if s.idle), key=_oldest):
                 try:
-                    channel = state.idle.pop(0)[0]
+                    channel, since = state.idle.pop(0)
                 except IndexError:
                     continue
-                if channel.transport is not None:
-                    self._rt.attach(channel.transport)
-                return channel
+                if self._attach(channel):
+                    return channel
+                state.idle.insert(0, (channel, since))
             return None
-        idle = [
-            (c.idle_since, i, s, c)
-            for s in self._addresses.values()
-            for i, c in enumerate(s.channels)
-            if not c.in_flight
-        ]
+        idle = [(state, channel) for state in self._states() for channel in state.channels if not channel.in_flight]
         if not idle:
             return None
-        _, _, state, channel = min(idle, key=lambda entry: entry[:2])
+        state, channel = min(idle, key=lambda entry: entry[1].idle_since)
         state.channels = [other for other in state.channels if other is not channel]
         return channel
 
@@ -436,14 +431,7 @@ class ConnectionPool:
         self._give_back()
 
     def _discard_idle(self, state: _Address) -> None:
-        while state.idle:
-            try:
-                channel, _ = state.idle.pop()
-            except IndexError:
-                return
-            if channel.transport is not None:
-                self._rt.attach(channel.transport)
-            self._discard(channel, "closed")
+        self._close_idle(state, float("inf"))
 
     async def _close(self, channel: ClientChannel) -> None:
         """Close a shared channel that is out of the list, after its calls in flight."""
@@ -510,3 +498,7 @@ class ConnectionPool:
 
     def _states(self) -> Iterator[_Address]:
         yield from list(self._addresses.values())
+
+
+def _oldest(state: _Address) -> float:
+    return state.idle[0][1] if state.idle else float("inf")

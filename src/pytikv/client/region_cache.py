@@ -178,7 +178,7 @@ class RegionCache:
         return self._by_id.get(region_id)
 
     def hint(self, key: bytes, *, reverse: bool = False) -> CachedRegion | None:
-        """Return the entry that covers `key`, even one that is outdated: callers in want of the same region share it."""
+        """Return the entry that covers `key`, even an outdated one: callers in want of one region share it."""
         if reverse:
             region = self._entry_before(key)
             return region if region is not None and region.contains_end(key) else None
@@ -382,7 +382,7 @@ class RegionCache:
 def _packed(regions: list[CachedRegion]) -> _Chunk:
     """Make a chunk with copies of its keys: made in one go, they lie side by side.
 
-    At 10^6 regions a look-up waits for memory most of the time; keys on one page instead of on many make it half of that.
+    At 10^6 regions a look-up waits for memory most of the time; keys on few pages instead of many help.
     """
     return [bytes(bytearray(region.start_key)) for region in regions], regions
 

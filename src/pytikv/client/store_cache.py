@@ -7,7 +7,7 @@ there: a new address or a bad mark is seen by all of them at once, and the hot p
   marked unreachable or `forget_address`ed (StoreNotMatch) in the foreground. A store that PD does not know any more
   counts as a tombstone.
 * **Unreachable.** `mark_unreachable` keeps callers away for 0.5 s, doubled each time up to 15 s. When the time is over
-  the store is *suspect*: whoever wants to use it calls `probe` first (one gRPC health check for all, 1 s at most), which
+  the store is *suspect*: who wants it calls `probe` first (one gRPC health check for all, at most 1 s long), which
   clears or renews the mark.
 * **Slow.** `mark_slow` keeps callers away for some seconds when there is another replica; nothing is probed.
 
@@ -39,14 +39,18 @@ _TOMBSTONE: Final = 2
 class StoreSource(Protocol):
     """Whoever knows the stores: `PdClient`."""
 
-    async def get_store(self, store_id: int, deadline: float) -> Store | None: ...
-    async def get_all_stores(self, deadline: float) -> list[Store]: ...
+    async def get_store(self, store_id: int, deadline: float) -> Store | None:
+        """Return a store, None when it is not known."""
+
+    async def get_all_stores(self, deadline: float) -> list[Store]:
+        """Return all stores that have not left."""
 
 
 class Prober(Protocol):
     """Whoever can ask an address whether it serves: `ConnectionPool`. True: it answered."""
 
-    async def is_alive(self, address: str, deadline: float) -> bool: ...
+    async def is_alive(self, address: str, deadline: float) -> bool:
+        """Ask an address."""
 
 
 class CachedStore:

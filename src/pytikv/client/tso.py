@@ -55,7 +55,7 @@ class PdSource(LeaderSource, Protocol):
 class _Want(NamedTuple):
     """One caller's wish."""
 
-    count: int
+    amount: int
     deadline: float
 
 
@@ -81,7 +81,7 @@ class TsoClient:
     async def get(self, deadline: float) -> Timestamp:
         """Return a new timestamp, greater than all before.
 
-        Raises ConnectionFailed when PD cannot be reached by `deadline`, ServerError when its answer would break the order.
+        Raises ConnectionFailed when PD cannot be reached by `deadline`, ServerError when its answer breaks the order.
         """
         return (await self._submit(1, deadline)).first
 
@@ -152,13 +152,13 @@ class TsoClient:
         at = 0
         while at < len(wants):
             total, end = 0, at
-            while end < len(wants) and total + wants[end].count <= MAX_BATCH:
-                total += wants[end].count
+            while end < len(wants) and total + wants[end].amount <= MAX_BATCH:
+                total += wants[end].amount
                 end += 1
             first, step = await self._ask(total, until)
             for want in wants[at:end]:
                 blocks.append(_Block(first, step))
-                first = Timestamp(first + want.count * step)
+                first = Timestamp(first + want.amount * step)
             at = end
         return blocks
 
