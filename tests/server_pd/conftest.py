@@ -10,6 +10,7 @@ import pytest
 
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.aio import AioRuntime
+from pytikv.rt.tls import TLS
 from pytikv.server.serve import ServeConfig, Server
 from pytikv.wire.channel import ClientChannel
 
@@ -57,6 +58,26 @@ def with_server() -> Callable[..., None]:
                 await body(PdCalls(server, channel))
             finally:
                 await channel.close()
+                await server.stop()
+                await rt.close()
+
+        asyncio.run(asyncio.wait_for(main(), 30))
+
+    return run
+
+
+@pytest.fixture
+def with_tls_server() -> Callable[..., None]:
+    """Run `body(rt, server)` against a server with TLS that asks clients for a certificate."""
+
+    def run(body: Callable[[AioRuntime, Server], Awaitable[None]], tls: TLS) -> None:
+        async def main() -> None:
+            rt = AioRuntime()
+            server = Server(rt, ServeConfig(addr=ANY, pd_addr=ANY, status_addr=ANY, tls=tls))
+            await server.start()
+            try:
+                await body(rt, server)
+            finally:
                 await server.stop()
                 await rt.close()
 

@@ -61,11 +61,11 @@ class Port:
         """Listen. With `or_any` another free port is taken where `port` is in use. Raises OSError."""
         self = cls(host)
         try:
-            self._listener = await rt.listen(host, port, self._accept, tls=tls)
+            self._listener = await rt.listen(host, port, lambda: _Member(self), tls=tls)
         except OSError as error:
             if not or_any or error.errno != errno.EADDRINUSE:
                 raise
-            self._listener = await rt.listen(host, 0, self._accept, tls=tls)
+            self._listener = await rt.listen(host, 0, lambda: _Member(self), tls=tls)
         return self
 
     @property
@@ -88,12 +88,12 @@ class Port:
         """Serve connections made from now on with what `factory` makes."""
         self._factory = factory
 
-    def _accept(self) -> StreamProtocol:
-        is_open = self._factory is not None and len(self._members) < MAX_CONNECTIONS
-        member = _Member(self, self._factory() if is_open and self._factory is not None else None)
-        if is_open:
-            self._members.add(member)
-        return member
+    def _join(self, member: _Member) -> Connection | None:
+        """Take a connection in; None where it is to be cut."""
+        if self._factory is None or len(self._members) >= MAX_CONNECTIONS:
+            return None
+        self._members.add(member)
+        return self._factory()
 
     def _left(self, member: _Member) -> None:
         self._members.discard(member)
@@ -120,19 +120,23 @@ class Port:
 
 
 class _Member(StreamProtocol):
-    """A connection of a port: passes everything on, and tells the port when it is over. `inner` None: cut at once."""
+    """A connection of a port: passes everything on, and tells the port when it is over.
 
-    def __init__(self, port: Port, inner: Connection | None) -> None:
+    It joins when it is made, not when it is accepted: a TLS handshake that fails ends without a word to its protocol.
+    """
+
+    def __init__(self, port: Port) -> None:
         self._port = port
-        self._inner = inner
+        self._inner: Connection | None = None
         self._transport: Transport | None = None
 
     def connection_made(self, transport: Transport) -> None:
         self._transport = transport
+        self._inner = self._port._join(self)
         if self._inner is None:
             transport.abort()
-            return
-        self._inner.connection_made(transport)
+        else:
+            self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._inner is not None:

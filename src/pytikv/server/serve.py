@@ -17,13 +17,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pytikv.errors import ConfigError, TikvError
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.proto import pdpb_pb2 as pdpb
-from pytikv.rt.interface import Runtime, Task
+from pytikv.rt.interface import Future, Runtime
 from pytikv.rt.main import StopRequest, run_main
 from pytikv.rt.tls import load_server_tls
 from pytikv.server.config import ServeConfig
@@ -38,6 +37,8 @@ from pytikv.server.pd.server import PdConfig, PdServer
 from pytikv.server.pd.services import pd_routes
 from pytikv.server.ports import Port, split_address
 from pytikv.server.status import StoreSettings, status_handler
+from pytikv.server.storage.api_version import ApiVersion
+from pytikv.server.store import SplitChecker, SplitLimits, Store, open_store
 from pytikv.wire.server import Route, ServerConnection
 
 __all__ = ["ServeConfig", "Server", "main_serve"]
@@ -47,6 +48,7 @@ _PD_PORT: Final = 2379
 _STORE_PORT: Final = 20160
 _STATUS_PORT: Final = 20180
 _HEARTBEAT_S: Final = 10.0  # as TiKV's pd-store-heartbeat-tick-interval
+_BACKGROUND_S: Final = 1.0  # how often heartbeats and split checks are thought of
 _log = logging.getLogger("pytikv.server")
 
 
@@ -59,7 +61,9 @@ class Server:
         self.pd: PdServer | None = None
         self.engine: Engine | None = None
         self._ports: dict[str, Port] = {}
-        self._heartbeats: Task[Any] | None = None
+        self.store: Store | None = None
+        self._stopping: Future[None] = rt.create_future()
+        self._background: Future[None] | None = None
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -109,9 +113,11 @@ class Server:
         self._ports["store"] = await self._open_port(config.addr, _STORE_PORT)
         self._ports["status"] = await self._open_port(config.status_addr, _STATUS_PORT)
         self.pd = await rt.run_blocking(self._open_pd, self.engine)
-        store_routes = await rt.run_blocking(self._open_store, self.engine, self.pd)
-        self._serve(self.pd, store_routes)
-        self._heartbeats = rt.spawn(self._beat(self.pd, self.engine), name="store-heartbeat")
+        self.store = await rt.run_blocking(self._open_store, self.engine, self.pd)
+        await self._beat(self.pd, self.store)
+        self._serve(self.pd, self.store)
+        self._background = rt.create_future()
+        rt.spawn(self._run_background(self.pd, self.store, self._background), name="server")
 
     async def _open_port(self, address: str | None, default: int) -> Port:
         host, port = (_HOST, default) if address is None else split_address(address)
@@ -130,13 +136,16 @@ class Server:
         )
         return PdServer(EngineMeta(engine), config, time=self.rt.time, getrandbits=self.rt.rng.getrandbits)
 
-    def _open_store(self, engine: Engine, pd: PdServer) -> Mapping[bytes, Route]:
-        if not pd.is_bootstrapped:
-            store_id, region_id, peer_id = pd.alloc_id(), pd.alloc_id(), pd.alloc_id()
-            pd.bootstrap(self._store_meta(store_id), first_region(store_id, region_id, peer_id))
-        else:
-            pd.put_store(self._store_meta(pd.stores.all()[0].meta.id))
-        return health_routes()
+    def _open_store(self, engine: Engine, pd: PdServer) -> Store:
+        limits = SplitLimits(self.config.region_split_size_bytes, self.config.region_split_keys)
+        return open_store(
+            engine,
+            pd,
+            ApiVersion(self.config.api_version),
+            meta=self._store_meta,
+            now_s=self.rt.time,
+            split_limits=limits,
+        )
 
     def _store_meta(self, store_id: int) -> metapb.Store:
         address = self._advertised("store")
@@ -149,8 +158,9 @@ class Server:
             start_timestamp=int(self.rt.time()),
         )
 
-    def _serve(self, pd: PdServer, store_routes: Mapping[bytes, Route]) -> None:
+    def _serve(self, pd: PdServer, store: Store) -> None:
         rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
+        store_routes: dict[bytes, Route] = {**health_routes()}
         status_pages = status_handler(self._settings())
         self._ports["pd"].serve(
             lambda: SniffingProtocol(rt, lambda: ServerConnection(rt, for_pd), lambda: HttpProtocol(rt, pd_pages))
@@ -174,21 +184,57 @@ class Server:
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
-    async def _beat(self, pd: PdServer, engine: Engine) -> None:
-        started_s = int(self.rt.time())
-        while True:
-            stats = await self.rt.run_blocking(_store_stats, pd, engine, started_s)
-            pd.store_heartbeat(stats)
-            await self.rt.sleep(_HEARTBEAT_S)
+    async def _run_background(self, pd: PdServer, store: Store, done: Future[None]) -> None:
+        """Report to PD and look after the regions' sizes until the server stops."""
+        checker: SplitChecker | None = SplitChecker(store)
+        next_beat = self.rt.now() + _HEARTBEAT_S
+        try:
+            while not await self._stops_within(_BACKGROUND_S):
+                if self.rt.now() >= next_beat:
+                    await self._beat(pd, store)
+                    next_beat += _HEARTBEAT_S
+                if checker is not None and not await self._split(checker):
+                    checker = None
+        finally:
+            done.set_result(None)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await self.rt.wait(self._stopping, self.rt.now() + seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _beat(self, pd: PdServer, store: Store) -> None:
+        try:
+            pd.store_heartbeat(await self.rt.run_blocking(_store_stats, store))
+        except (TikvError, OSError) as error:  # a full or failing disk: the next report may succeed
+            _log.warning("the store's statistics could not be taken: %s", error)
+
+    async def _split(self, checker: SplitChecker) -> bool:
+        """Split regions that have grown, in steps, so that requests get their turn. False: the engine refuses."""
+        while checker.due() and not self._stopping.done():
+            try:
+                parts = await self.rt.run_blocking(checker.step)
+            except TikvError as error:
+                _log.error("regions are no longer split: %s", error)
+                return False
+            if parts:
+                _log.info("a region was split in %d", len(parts))
+        return True
+
+    # --- stop ---------------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
         """Finish running requests within `stop_timeout`, close everything. Idempotent."""
         ports, self._ports = self._ports, {}
         deadline = self.rt.now() + self.config.stop_timeout
+        if not self._stopping.done():
+            self._stopping.set_result(None)
         await self.rt.gather(*(port.close(self.rt, deadline) for port in ports.values()))
-        if self._heartbeats is not None:
-            self._heartbeats.cancel()
-            self._heartbeats = None
+        background, self._background = self._background, None
+        if background is not None:
+            await self.rt.wait(background, None)  # one step of some thousand keys at most
         engine, self.engine = self.engine, None
         if engine is not None:
             await self.rt.run_blocking(engine.close)
@@ -204,30 +250,18 @@ def _open_engine(path: str | None) -> Engine:
     return RocksEngine(path)
 
 
-def _store_stats(pd: PdServer, engine: Engine, started_s: int) -> pdpb.StoreStats:
-    """Measure a store. The data's size is the regions' as they reported it."""
-    store_id = pd.stores.all()[0].meta.id
-    capacity = available = 0
+def _store_stats(store: Store) -> pdpb.StoreStats:
+    engine, capacity, available = store.engine, 0, 0
     if engine.path:
         disk = os.statvfs(engine.path)
         capacity, available = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
     return pdpb.StoreStats(
-        store_id=store_id,
+        store_id=store.id,
         capacity=capacity,
         available=available,
         used_size=sum(engine.approximate_size(cf) for cf in ("default", "lock", "write")),
-        region_count=len(pd.regions),
-        start_time=started_s,
+        region_count=len(store.regions),
         slow_score=1,
-    )
-
-
-def first_region(store_id: int, region_id: int, peer_id: int) -> metapb.Region:
-    """Return the region of a new cluster: all keys, one peer, the first epoch."""
-    return metapb.Region(
-        id=region_id,
-        region_epoch=metapb.RegionEpoch(conf_ver=1, version=1),
-        peers=[metapb.Peer(id=peer_id, store_id=store_id)],
     )
 
 
