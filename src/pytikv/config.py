@@ -210,9 +210,6 @@ class ClientConfig:
     background_worker_size: int = field(default=4, metadata=_kind(_integer(1, 256)))
     """Threads or tasks for work that outlives a call (secondaries of a commit, lock heartbeats, GC)."""
 
-    region_cache_ttl: float = field(default=600.0, metadata=_kind(_seconds(1.0)))
-    """Seconds after its last use that a region is asked from PD again."""
-
     replica_read: ReplicaRead = field(
         default="leader", metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader"))
     )

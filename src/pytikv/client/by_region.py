@@ -32,8 +32,8 @@ ResultT = TypeVar("ResultT")
 class Locator(Protocol):
     """Whoever finds regions, from the cache or from PD."""
 
-    async def locate(self, key: bytes, deadline: float) -> CachedRegion:
-        """Return the region that holds `key` (region form)."""
+    async def locate(self, key: bytes, deadline: float, until: bytes | None = None) -> CachedRegion:
+        """Return the region that holds `key` (region form); `until`: how far the caller goes on from there."""
 
     async def locate_end(self, key: bytes, deadline: float) -> CachedRegion:
         """Return the region that holds the keys just below `key` (region form; `b""`: the very last)."""
@@ -56,11 +56,14 @@ class RegionMap:
         self._regions = regions
         self._locator = locator
 
-    async def find(self, wire_key: bytes, call: Call) -> CachedRegion:
-        """Return the region that holds a key."""
+    async def find(self, wire_key: bytes, call: Call, until: bytes | None = None) -> CachedRegion:
+        """Return the region that holds a key; `until`: how far the caller goes on from there, in wire form."""
         key = self._codec.region_key(wire_key)
         region = self._regions.locate(key, self._rt.now())
-        return region if region is not None else await self._locator.locate(key, call.backoffer.deadline)
+        if region is not None:
+            return region
+        until = None if until is None else self._codec.region_border(until)
+        return await self._locator.locate(key, call.backoffer.deadline, until)
 
     async def find_below(self, wire_key: bytes, call: Call) -> CachedRegion:
         """Return the region that holds the keys just below `wire_key` (`b""`: the last one)."""
@@ -79,9 +82,10 @@ class RegionMap:
         self, items: Sequence[ItemT], key_of: Callable[[ItemT], bytes], call: Call
     ) -> list[tuple[CachedRegion, Sequence[ItemT]]]:
         """Divide items with distinct keys, at least one, by region; within one they may be ordered anew."""
-        region = await self.find(key_of(min(items, key=key_of)), call)
+        last = key_of(max(items, key=key_of))
+        region = await self.find(key_of(min(items, key=key_of)), call, last + b"\x00")
         end = self.border(region.end_key)
-        if not end or key_of(max(items, key=key_of)) < end:
+        if not end or last < end:
             return [(region, items)]
         ordered = sorted(items, key=key_of)
         groups: list[tuple[CachedRegion, Sequence[ItemT]]] = []
@@ -92,14 +96,14 @@ class RegionMap:
             if high == len(ordered):
                 return groups
             low = high
-            region = await self.find(key_of(ordered[low]), call)
+            region = await self.find(key_of(ordered[low]), call, last + b"\x00")
             end = self.border(region.end_key)
 
     async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[Piece]:
         """Divide a range that is not empty by region, in key order."""
         found = []
         while True:
-            region = await self.find(start_key, call)
+            region = await self.find(start_key, call, end_key)
             border = self.border(region.end_key)
             if not border or (end_key and end_key <= border):
                 found.append(Piece(region, start_key, end_key))

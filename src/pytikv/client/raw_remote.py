@@ -184,13 +184,10 @@ class RemoteRaw:
         self, key: bytes, expected: bytes | None, value: bytes | None, ttl: int
     ) -> CompareAndSwap:
         """See `RawBackend`."""
-        if value is None and not (self.config.cas_delete or self._cluster.knows_cas_delete):
-            text = (
-                "the stores are not known to delete by compare_and_swap; one that does not would write an empty value "
-                "instead. If yours do (kvproto's RawCASRequest.delete), say so with the option cas_delete=True"
-            )
-            raise UnsupportedByServer(text)
         key = self._prefix + key
+        call = self._call()
+        if value is None and not self.config.cas_delete:
+            await self._require_cas_delete(key, call)
         request = kvrpcpb.RawCASRequest(
             key=key,
             value=value or b"",
@@ -200,11 +197,20 @@ class RemoteRaw:
             ttl=ttl,
             delete=value is None,
         )
-        data = await self._send_key(rpcs.RAW_COMPARE_AND_SWAP, key, request.SerializeToString(), self._call())
+        data = await self._send_key(rpcs.RAW_COMPARE_AND_SWAP, key, request.SerializeToString(), call)
         answer = kvrpcpb.RawCASResponse.FromString(data)
         if answer.error:
             raise raw_error(answer.error)
         return CompareAndSwap(answer.succeed, None if answer.previous_not_exist else answer.previous_value)
+
+    async def _require_cas_delete(self, key: bytes, call: Call) -> None:
+        region = await self._map.find(key, call)
+        stores = [route.store.id for route in region.routes]
+        if not await self._cluster.store_configs.know_cas_delete(stores, call.backoffer.deadline):
+            raise UnsupportedByServer(
+                "the stores are not known to delete by compare_and_swap; one that does not would write an empty value "
+                "instead. If yours do (kvproto's RawCASRequest.delete), say so with the option cas_delete=True"
+            )
 
     # --- batches ------------------------------------------------------------------------------------------------------
 

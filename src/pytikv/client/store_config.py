@@ -1,6 +1,6 @@
 """What a store's own configuration says, asked at its status address: API version and TTL.
 
-Two things must be known before a request goes out. RawGetKeyTTL ends the process of a TiKV without TTL, so
+Some things must be known before a request goes out. RawGetKeyTTL ends the process of a TiKV without TTL, so
 `require_ttl` refuses it unless the store is known to have TTL; and a client of the wrong API version is told so at
 connect instead of by a puzzling error of its first call. Both are in ``GET /config`` (`storage.api-version`,
 `storage.enable-ttl`), asked for over HTTP/1.1 by hand: one small exchange, its answer bounded (`_MAX_ANSWER_BYTES`).
@@ -39,6 +39,8 @@ class StoreConfig:
 
     api_version: int
     has_ttl: bool
+    is_pytikv: bool = False
+    """Whether it is a store of our own: what it can do is known."""
 
 
 class StoreConfigs:
@@ -62,6 +64,13 @@ class StoreConfigs:
             config = None if declared is False else await self._of(store_id, deadline)
             if config is None or not config.has_ttl:
                 raise UnsupportedByServer("the store has no TTL (storage.enable-ttl is off): there is none to read")
+
+    async def know_cas_delete(self, store_ids: Iterable[int], deadline: float) -> bool:
+        """Tell whether all stores are known to delete by compare-and-swap: stores of our own are, no TiKV says so."""
+        try:
+            return all([(await self._of(store_id, deadline)).is_pytikv for store_id in store_ids])
+        except ConfigError:
+            return False
 
     async def check_version(self, stores: Iterable[Store], api_version: int, deadline: float) -> None:
         """Compare `api_version` with what the first store that can be asked says. Raises ConfigError on a mismatch."""
@@ -175,7 +184,8 @@ def _read(answer: bytes) -> StoreConfig:
     if not isinstance(storage, dict):
         raise ValueError("its answer is not a configuration")
     version = storage.get("api-version", 1)
-    return StoreConfig(version if version in (1, 2) else 1, version == 2 or storage.get("enable-ttl") is True)
+    has_ttl = version == 2 or storage.get("enable-ttl") is True
+    return StoreConfig(version if version in (1, 2) else 1, has_ttl, "pytikv" in settings)
 
 
 def _join_chunks(body: bytes) -> bytes:

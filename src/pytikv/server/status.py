@@ -1,7 +1,7 @@
 """A store's status port: ``/status`` (empty, 200: the store lives) and ``/config``, in TiKV's shape.
 
 `/config` is how a client learns a store's API version and whether it keeps TTLs (`storage.api-version`,
-`storage.enable-ttl`), before it sends what the store cannot do. Sizes are TiKV's strings. ``/metrics`` answers 404 with
+`storage.enable-ttl`), before it sends what the store cannot do; `pytikv` there says whose store it is. Sizes are TiKV's strings. ``/metrics`` answers 404 with
 the reason until the store has metrics. Source: TiKV src/server/status_server and a store's own answer.
 """
 
@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from pytikv._version import __version__
 from pytikv.server.http import HttpRequest, HttpResponse, json_response, text_response
 
 __all__ = ["StoreSettings", "status_handler"]
@@ -56,6 +57,7 @@ def _size(number: int) -> str:
 
 def _config(settings: StoreSettings) -> dict[str, Any]:
     return {
+        "pytikv": __version__,
         "log-level": "info",
         "server": {
             "addr": settings.addr,

@@ -1,0 +1,105 @@
+"""What all clients of one `connect` share: connections, PD, and what was learnt of regions and stores.
+
+`connect_cluster` finds PD, compares the stores' API version with the client's, resolves the keyspace, and returns the
+cluster with the codec of its keys. It ends within the client's `timeout`; after a failure nothing is left open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pytikv.client.deadline import effective
+from pytikv.client.pd import PdClient
+from pytikv.client.pool import ConnectionPool, PoolSettings
+from pytikv.client.region_cache import RegionCache
+from pytikv.client.region_loader import RegionLoader
+from pytikv.client.store_cache import StoreCache
+from pytikv.client.store_config import StoreConfigs
+from pytikv.codec import api
+from pytikv.codec.api import KeyCodec
+from pytikv.config import ClientConfig
+from pytikv.rt.interface import Runtime
+from pytikv.rt.tls import load_client_tls
+from pytikv.url import Target
+from pytikv.wire.channel import ChannelConfig
+
+__all__ = ["Cluster", "connect_cluster"]
+
+
+@dataclasses.dataclass(slots=True)
+class Cluster:
+    """A cluster that was connected to; see the module's docstring."""
+
+    rt: Runtime
+    pool: ConnectionPool
+    pd: PdClient
+    stores: StoreCache
+    regions: RegionCache
+    locator: RegionLoader
+    store_configs: StoreConfigs
+
+    @property
+    def cluster_id(self) -> int:
+        """The cluster's id."""
+        return self.pd.cluster_id
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self.pd.close()
+        await self.pool.close()
+
+    def abandon(self, *, forked: bool) -> None:
+        """Let go of all connections without waiting. Those of a blocking runtime go with the runtime."""
+        if not self.rt.exclusive_connections:
+            self.pool.abandon(forked=forked)
+
+
+def _pool(rt: Runtime, config: ClientConfig) -> ConnectionPool:
+    channel = ChannelConfig(
+        max_message_bytes=config.max_message_bytes,
+        keepalive=config.keepalive_time,
+        keepalive_timeout=config.keepalive_timeout,
+    )
+    settings = PoolSettings(
+        grpc_concurrency=config.grpc_concurrency,
+        max_connections=config.max_connections,
+        idle_timeout_s=config.idle_timeout,
+        connect_timeout_s=config.connect_timeout,
+        channel=channel,
+    )
+    tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
+    return ConnectionPool(rt, settings, tls)
+
+
+async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> tuple[Cluster, KeyCodec]:
+    """Connect to the cluster at `target` for raw data.
+
+    Raises ConnectionFailed, DeadlineExceeded, and ConfigError: TLS files, another API version, an unknown keyspace.
+    """
+    deadline = effective(rt.now(), config.timeout)
+    pool = _pool(rt, config)
+    pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout)
+    try:
+        await pd.connect(deadline)
+        tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
+        stores = StoreCache(rt, pd, pool)
+        regions = RegionCache(stores.entry, rt.rng)
+        configs = StoreConfigs(rt, pd, tls)
+        metas = await pd.get_all_stores(deadline)
+        for meta in metas:
+            stores.put(meta)
+        version = config.api_version or 1
+        await configs.check_version(metas, version, deadline)
+        codec = api.raw_v1()
+        if version == 2:
+            is_default = config.keyspace in (None, "DEFAULT")
+            keyspace_id = api.DEFAULT_KEYSPACE_ID
+            if config.keyspace is not None and not is_default:
+                keyspace_id = await pd.load_keyspace(config.keyspace, deadline)
+            codec = api.v2(keyspace_id, is_raw=True)
+    except BaseException:
+        pd.close()
+        await pool.close()
+        raise
+    locator = RegionLoader(rt, pd, regions)
+    return Cluster(rt, pool, pd, stores, regions, locator, configs), codec

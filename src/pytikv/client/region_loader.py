@@ -1,0 +1,99 @@
+"""Regions from PD into the cache, for whoever finds none there.
+
+`locate` and `locate_end` answer from the cache where they can. Otherwise they ask PD, take the answer in, and look
+again, until the region is there or the deadline is. What PD cannot say yet (a split under way leaves a hole for a
+moment) and what the cache refuses (PD was asked just before it heard of a split) is asked again after a wait.
+
+Callers that want the same region share one question: that of the entry which covered the key before, or, in a cold
+cache, of the first question under way; whoever is not served by that asks for itself. Work on many keys names where it
+goes on (`until`), and then one answer brings up to `_AHEAD` regions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytikv.client import backoff
+from pytikv.client.backoff import Backoffer
+from pytikv.client.flights import Flights
+from pytikv.client.pd import PdClient
+from pytikv.client.region_cache import CachedRegion, RegionCache
+from pytikv.rt.interface import Runtime
+from pytikv.types import Region
+
+__all__ = ["RegionLoader"]
+
+_AHEAD: Final = 128
+_HIGH_KEY: Final = b"\xff" * 256
+
+
+class RegionLoader:
+    """Finds regions by region keys. Safe for many threads and tasks."""
+
+    def __init__(self, rt: Runtime, pd: PdClient, regions: RegionCache) -> None:
+        self._rt = rt
+        self._pd = pd
+        self._regions = regions
+        self._flights = Flights(rt)
+
+    async def locate(self, key: bytes, deadline: float, until: bytes | None = None) -> CachedRegion:
+        """Return the region that holds `key`; `until`: the caller goes on to there (`b""`: to the end of all keys).
+
+        Raises RegionUnavailable, DeadlineExceeded, and what asking PD raises.
+        """
+        backoffer = Backoffer(self._rt, deadline)
+        flight: tuple[str, bytes] = ("cold", b"")
+        while True:
+            region = self._regions.locate(key, self._rt.now())
+            if region is not None:
+                return region
+            hint = self._regions.hint(key)
+            if hint is not None and flight[0] == "cold":
+                flight = ("outdated", hint.start_key)
+            asked = await self._flights.run(flight, lambda: self._load(key, deadline, until), deadline)
+            region = self._regions.locate(key, self._rt.now())
+            if region is not None:
+                return region
+            flight = ("key", key)
+            if asked == key:  # otherwise the answer was for another's key, and ours has not been asked for yet
+                await backoffer.backoff(backoff.REGION_MISS, "PD does not know the region yet")
+
+    async def _load(self, key: bytes, deadline: float, until: bytes | None) -> bytes:
+        """Ask PD and take the answer in; returns the key asked for."""
+        if until is not None:
+            for meta in await self._pd.scan_regions(key, until, _AHEAD, deadline):
+                self._regions.insert(meta, self._rt.now())
+            if self._regions.locate(key, self._rt.now()) is not None:
+                return key
+        self._take(await self._pd.get_region(key, deadline))
+        return key
+
+    async def locate_end(self, key: bytes, deadline: float) -> CachedRegion:
+        """Return the region that holds the keys just below `key` (`b""`: the very last). Raises as `locate`."""
+        backoffer = Backoffer(self._rt, deadline)
+        while True:
+            region = self._regions.locate_end(key, self._rt.now())
+            if region is not None:
+                return region
+            self._take(await self._last(deadline) if not key else await self._below(key, deadline))
+            region = self._regions.locate_end(key, self._rt.now())
+            if region is not None:
+                return region
+            await backoffer.backoff(backoff.REGION_MISS, "PD does not know the region yet")
+
+    async def _below(self, key: bytes, deadline: float) -> Region | None:
+        region = await self._pd.get_region(key, deadline)
+        if region is not None and region.start_key < key:
+            return region
+        return await self._pd.get_prev_region(key, deadline)
+
+    async def _last(self, deadline: float) -> Region | None:
+        """Walk up from a key above nearly all: PD has no question for the last region."""
+        region = await self._pd.get_region(_HIGH_KEY, deadline)
+        while region is not None and region.end_key:
+            region = await self._pd.get_region(region.end_key, deadline)
+        return region
+
+    def _take(self, meta: Region | None) -> None:
+        if meta is not None:
+            self._regions.insert(meta, self._rt.now())
