@@ -129,11 +129,17 @@ class RegionCache:
     """The ordered cache; see the module's docstring for shape and rules. Safe for many threads."""
 
     def __init__(
-        self, store_of: Callable[[int], CachedStore], rng: random.Random, *, max_regions: int = MAX_REGIONS
+        self,
+        store_of: Callable[[int], CachedStore],
+        rng: random.Random,
+        *,
+        ttl_s: float = TTL_S,
+        max_regions: int = MAX_REGIONS,
     ) -> None:
         self._store_of = store_of
         self._rng = rng
         self._max_regions = max_regions
+        self._ttl_s = ttl_s
         self._lock = mutex()
         self._by_id: dict[int, CachedRegion] = {}
         # Separator i is at or below every start key of chunk i and above every one of chunk i - 1; the first is b"".
@@ -218,8 +224,8 @@ class RegionCache:
     def _set_expiry(self, region: CachedRegion, now: float) -> None:
         # Renewing costs a little, so it is done at most once per jitter and region, not at each use.
         jitter_s = self._rng.random() * JITTER_S
-        region.expires_at = now + TTL_S + jitter_s
-        region.renew_at = now + jitter_s if not region.meta.down_peer_ids else now + TTL_S
+        region.expires_at = now + self._ttl_s + jitter_s
+        region.renew_at = now + jitter_s if not region.meta.down_peer_ids else now + self._ttl_s
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
