@@ -1,8 +1,9 @@
 """A store's status port: ``/status`` (empty, 200: the store lives) and ``/config``, in TiKV's shape.
 
 `/config` is how a client learns a store's API version and whether it keeps TTLs (`storage.api-version`,
-`storage.enable-ttl`), before it sends what the store cannot do; `pytikv` there says whose store it is. Sizes are TiKV's strings. ``/metrics`` answers 404 with
-the reason until the store has metrics. Source: TiKV src/server/status_server and a store's own answer.
+`storage.enable-ttl`), before it sends what the store cannot do; the field `pytikv` there says whose store it is. Sizes
+are TiKV's strings. ``/metrics`` answers 404 with the reason until the store has metrics. Source: TiKV
+src/server/status_server and a store's own answer.
 """
 
 from __future__ import annotations
