@@ -33,6 +33,10 @@ _RESET_STATUS: Final = {
 }
 
 
+_MESSAGE_COST: Final = 64
+"""What a waiting message takes beside its bytes, so that many empty ones count too."""
+
+
 class CallOwner(Protocol):
     """What a call needs of its channel."""
 
@@ -163,7 +167,7 @@ class Call:
     def _finish(self, error: RpcError | None) -> None:
         self.done = True
         stream = self.stream
-        if stream is not None and stream.state is not State.CLOSED:
+        if stream is not None and stream.state is not State.CLOSED and not self.owner.engine.closed:
             # An answer may come before the request's end; the rest of the request is of no use then.
             self.owner.engine.reset(stream, ErrorCode.CANCEL if error else ErrorCode.NO_ERROR)
             self.owner.flush()
@@ -260,7 +264,7 @@ class ClientStream(Call):
                 self._recv_waiter = self.owner.rt.create_future()
             await self._wait(self._recv_waiter, deadline)
         message = self._arrived.popleft()
-        self._waiting_bytes -= len(message)
+        self._waiting_bytes -= len(message) + _MESSAGE_COST
         if self._uncredited and self.stream is not None and not self._is_full(self.stream):
             self.owner.engine.consume(self.stream, self._uncredited)
             self._uncredited = 0
@@ -287,7 +291,7 @@ class ClientStream(Call):
 
     def _messages(self, messages: list[bytes], size: int) -> None:
         self._arrived.extend(messages)
-        self._waiting_bytes += sum(map(len, messages))
+        self._waiting_bytes += sum(map(len, messages)) + _MESSAGE_COST * len(messages)
         stream = self.stream
         if stream is not None:
             if self._is_full(stream):

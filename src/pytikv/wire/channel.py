@@ -224,7 +224,7 @@ class ClientChannel:
         self._calls.add(call)
         if self.engine.can_open():
             self._begin(call, block, data)
-        elif len(self._waiting) >= self.config.max_in_flight:
+        elif len(self._waiting) >= self.config.max_in_flight and not self._purge_waiting():
             self._calls.discard(call)
             raise RpcError(Status.RESOURCE_EXHAUSTED, "too many calls wait for a stream", not_processed=True)
         else:
@@ -270,8 +270,9 @@ class ClientChannel:
         call.stream = self.engine.open_stream(call, block)
         call.stream.auto_window = False
         self._calls.add(call)
-        self.flush()
+        # Alone, the headers wait for the first message: one write instead of two.
         if not self._exclusive:
+            self.flush()
             self._arm(math.inf if deadline is None else deadline)
         return call
 
@@ -285,6 +286,11 @@ class ClientChannel:
             call, block, data = self._waiting.popleft()
             if not call.done:
                 self._begin(call, block, data)
+
+    def _purge_waiting(self) -> bool:
+        """Drop the calls that gave up waiting; tell whether there is room now."""
+        self._waiting = deque(entry for entry in self._waiting if not entry[0].done)
+        return len(self._waiting) < self.config.max_in_flight
 
     def _open_batch(self) -> BatchStream:
         self._check_usable()

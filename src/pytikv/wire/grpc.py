@@ -62,11 +62,12 @@ class Deframer:
     of a message that is not whole yet.
     """
 
-    __slots__ = ("_chunks", "_max_bytes", "_need", "buffered", "encoding")
+    __slots__ = ("_max_bytes", "_need", "_rest", "buffered", "encoding")
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, encoding: bytes = b"identity") -> None:
         self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
+        # One buffer, not a list of pieces: a peer that sends a byte a frame must not cost an object a byte.
+        self._rest = bytearray()
         self._need = 5
         self.buffered = 0
         self.encoding = encoding
@@ -77,38 +78,41 @@ class Deframer:
         Raises RpcError: RESOURCE_EXHAUSTED over the limit, INTERNAL for a broken prefix or compression.
         """
         size = len(data)
-        if not self.buffered and size >= 5:
-            compressed, length = _PREFIX.unpack_from(data)
-            if not compressed and size == length + 5 and length <= self._max_bytes:
-                return [data[5:]]
-        self._chunks.append(data)
+        if not self.buffered:
+            if size >= 5:
+                compressed, length = _PREFIX.unpack_from(data)
+                if not compressed and size == length + 5 and length <= self._max_bytes:
+                    return [data[5:]]
+            return self._cut(data)
+        self._rest += data
         self.buffered += size
         if self.buffered < self._need:
             return []
-        return self._cut(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
+        whole, self._rest = self._rest, bytearray()
+        return self._cut(whole)
 
-    def _cut(self, data: bytes) -> list[bytes]:
+    def _cut(self, data: bytes | bytearray) -> list[bytes]:
         messages: list[bytes] = []
         pos = 0
+        size = len(data)
         self._need = 5
-        while len(data) - pos >= 5:
+        view = memoryview(data)
+        while size - pos >= 5:
             compressed, length = _PREFIX.unpack_from(data, pos)
             if compressed > 1:
                 raise RpcError(Status.INTERNAL, "a message with an unknown compressed flag")
             if length > self._max_bytes:
-                raise RpcError(
-                    Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes, the limit is {self._max_bytes}"
-                )
+                text = f"a message of {length} bytes, the limit is {self._max_bytes}"
+                raise RpcError(Status.RESOURCE_EXHAUSTED, text)
             stop = pos + 5 + length
-            if stop > len(data):
+            if stop > size:
                 self._need = 5 + length
                 break
-            message = data[pos + 5 : stop]
+            message = bytes(view[pos + 5 : stop])
             messages.append(self._decompress(message) if compressed else message)
             pos = stop
-        rest = data[pos:]
-        self._chunks = [rest] if rest else []
-        self.buffered = len(rest)
+        self._rest = bytearray(view[pos:])
+        self.buffered = size - pos
         return messages
 
     def _decompress(self, message: bytes) -> bytes:

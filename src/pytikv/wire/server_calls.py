@@ -2,8 +2,8 @@
 
 A call passes through: messages arrive (`on_data`), the client's end (`on_half_close`), and exactly one finish: with an
 answer, with an error (`finish_with`), by the client's reset, or by its deadline (`expire`). After it nothing is sent or
-given to the handler. While the connection's gate is closed, what arrives is kept in `_kept` unread, the stream's
-window with it, until `resume`.
+given to the handler. While the connection's gate is closed, messages are kept in `_kept`, and the stream's window stays
+as it is, until `resume`.
 
 If the client has not ended its side when the call finishes, RST_STREAM(NO_ERROR) follows the trailers.
 """
@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
 from pytikv.rt.interface import Runtime, Task
@@ -46,6 +47,9 @@ _HEAD: Final = (
     (b"grpc-accept-encoding", b"identity,gzip"),
 )
 _HEAD_BLOCK: Final = encode_headers(_HEAD)
+_MESSAGE_COST: Final = 64
+"""What a kept message takes beside its bytes, so that many empty ones count too."""
+_NOT_GRPC_TEXT: Final = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 _OK_BLOCK: Final = encode_headers(((b"grpc-status", b"0"),))
 
 
@@ -127,7 +131,18 @@ class ServerCallOwner(Protocol):
 class ServerCall:
     """What all calls have in common. As it stands it takes no messages: the sink of a call refused at once."""
 
-    __slots__ = ("_buffered", "_deframer", "_ended", "_head_sent", "_kept", "done", "info", "owner", "stream")
+    __slots__ = (
+        "_deframer",
+        "_ended",
+        "_head_sent",
+        "_held",
+        "_kept",
+        "_uncredited",
+        "done",
+        "info",
+        "owner",
+        "stream",
+    )
 
     def __init__(self, owner: ServerCallOwner, stream: Stream, info: CallInfo | None, encoding: bytes) -> None:
         self.owner = owner
@@ -135,8 +150,9 @@ class ServerCall:
         self.info = info
         self.done = False
         self._deframer = grpc.Deframer(owner.config.max_message_bytes, encoding)
-        self._buffered = 0
-        self._kept: list[bytes] = []
+        self._held = 0
+        self._uncredited = 0
+        self._kept: deque[bytes] = deque()
         self._ended = False
         self._head_sent = False
 
@@ -162,11 +178,17 @@ class ServerCall:
         if self.done:
             return
         self._ended = end_stream
-        if self._kept or not self.owner.gate_open:
-            self._kept.append(data)
-            self.owner.park(self)
+        try:
+            messages = self._deframer.feed(data)
+        except RpcError as error:
+            self.finish_with(error)
             return
-        self._take(data)
+        if self._kept:
+            self._kept.extend(messages)
+        else:
+            self._take(messages)
+        self._uncredited += len(data)
+        self._settle()
         if end_stream:
             self._check_end()
 
@@ -180,39 +202,51 @@ class ServerCall:
             return
         if not self.owner.gate_open:
             self.owner.park(self)
-        elif self._buffered:
+        elif self._deframer.buffered:
             self.finish_with(RpcError(Status.INTERNAL, "the request ended within a message"))
         else:
             self._guard(self._half_closed)
 
     def resume(self) -> None:
         """Go on with what was kept while the gate was closed."""
-        while self._kept and not self.done:
-            if not self.owner.gate_open:
-                self.owner.park(self)
-                return
-            self._take(self._kept.pop(0))
+        kept, self._kept = self._kept, deque()
+        self._take(kept)
+        self._settle()
         if self._ended:
             self._check_end()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, messages: Iterable[bytes]) -> None:
         owner = self.owner
-        try:
-            messages = self._deframer.feed(data)
-        except RpcError as error:
-            self.finish_with(error)
-            return
-        if self._deframer.buffered != self._buffered:
-            owner.buffered_bytes += self._deframer.buffered - self._buffered
-            self._buffered = self._deframer.buffered
-            if self._buffered and owner.buffered_bytes > owner.config.max_buffered_bytes:
-                self.finish_with(RpcError(Status.RESOURCE_EXHAUSTED, "too much of unfinished messages"))
-                return
-        owner.engine.consume(self.stream, len(data))
         for message in messages:
             if self.done:
                 return
-            self._message(message)
+            if self._kept or not owner.gate_open:
+                self._kept.append(message)
+            else:
+                self._message(message)
+
+    def _settle(self) -> None:
+        """Open the stream's window again, or park; count what is held here."""
+        owner = self.owner
+        if self.done:
+            return
+        if not (self._deframer.buffered or self._kept or self._held):
+            owner.engine.consume(self.stream, self._uncredited)
+            self._uncredited = 0
+            return
+        held = self._deframer.buffered + sum(map(len, self._kept)) + _MESSAGE_COST * len(self._kept)
+        if held != self._held:
+            owner.buffered_bytes += held - self._held
+            grown = held > self._held
+            self._held = held
+            if grown and owner.buffered_bytes > owner.config.max_buffered_bytes:
+                self.finish_with(RpcError(Status.RESOURCE_EXHAUSTED, "too much of unfinished requests"))
+                return
+        if self._kept:
+            owner.park(self)
+        else:
+            owner.engine.consume(self.stream, self._uncredited)
+            self._uncredited = 0
 
     def _guard(self, step: Callable[[], None]) -> None:
         """Run a handler's step; its errors finish the call."""
@@ -257,8 +291,8 @@ class ServerCall:
         self.done = True
         self._kept.clear()
         owner = self.owner
-        owner.buffered_bytes -= self._buffered
-        self._buffered = 0
+        owner.buffered_bytes -= self._held
+        self._held = 0
         stream = self.stream
         if stream.state is State.HALF_CLOSED_LOCAL:
             owner.engine.reset(stream, ErrorCode.NO_ERROR)
@@ -429,8 +463,10 @@ class RejectedRequest:
             self._answer()
 
     def _answer(self) -> None:
-        block = encode_headers(((b":status", self._status), (b"content-length", b"0")))
-        self._owner.engine.send_headers(self._stream, block, end_stream=True)
+        size = b"%d" % len(_NOT_GRPC_TEXT)
+        headers = ((b":status", self._status), (b"content-type", b"text/plain"), (b"content-length", size))
+        self._owner.engine.send_headers(self._stream, encode_headers(headers))
+        self._owner.engine.send_data(self._stream, _NOT_GRPC_TEXT, end_stream=True)
         self._owner.flush()
 
     def on_headers(self, headers: list[Header], end_stream: bool) -> None:

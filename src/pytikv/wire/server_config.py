@@ -19,7 +19,9 @@ class ServerConfig:
     """
 
     http2: Http2Config = dataclasses.field(
-        default_factory=lambda: Http2Config(stream_window=1 << 20, connection_window=16 << 20)
+        default_factory=lambda: Http2Config(
+            stream_window=1 << 20, connection_window=16 << 20, max_header_list_size=32 << 10
+        )
     )
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     max_queued_bytes: int = 16 << 20
