@@ -7,10 +7,13 @@ moment) and what the cache refuses (PD was asked just before it heard of a split
 Callers that want the same region share one question: that of the entry which covered the key before, or, in a cold
 cache, of the first question under way; whoever is not served by that asks for itself. Work on many keys names where it
 goes on (`until`), and then one answer brings up to `_AHEAD` regions.
+
+`load_ranges` brings whole ranges, `_AHEAD` regions a question, checked for holes: what it returns covers them in order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pytikv.client import backoff
@@ -19,7 +22,7 @@ from pytikv.client.flights import Flights
 from pytikv.client.pd import PdClient
 from pytikv.client.region_cache import CachedRegion, RegionCache
 from pytikv.rt.interface import Runtime
-from pytikv.types import Region
+from pytikv.types import KeyRange, Region
 
 __all__ = ["RegionLoader"]
 
@@ -97,3 +100,53 @@ class RegionLoader:
     def _take(self, meta: Region | None) -> None:
         if meta is not None:
             self._regions.insert(meta, self._rt.now())
+
+    async def load_ranges(self, ranges: Sequence[KeyRange], deadline: float) -> list[CachedRegion]:
+        """Return the regions of several ranges (sorted, not overlapping), each once, in order, from the cache or PD.
+
+        For warming up: `[KeyRange(b"", b"")]` loads all there are. Errors as `locate`.
+        """
+        if len(ranges) > 1:
+            now = self._rt.now()
+            for meta in await self._pd.batch_scan_regions(ranges, _AHEAD, deadline):
+                self._regions.insert(meta, now)
+        found: list[CachedRegion] = []
+        for start_key, end_key in ranges:
+            at = start_key
+            while not end_key or at < end_key:
+                # Most are in the cache by now; what a hole or the limit left out is loaded.
+                region = found[-1] if found and found[-1].contains(at) else self._regions.locate(at, self._rt.now())
+                if region is None:
+                    found += await self._load_range(at, end_key, deadline)
+                    break
+                if not found or found[-1] is not region:
+                    found.append(region)
+                if not region.end_key:
+                    break
+                at = region.end_key
+        return found
+
+    async def _load_range(self, start_key: bytes, end_key: bytes, deadline: float) -> list[CachedRegion]:
+        backoffer = Backoffer(self._rt, deadline)
+        found: list[CachedRegion] = []
+        at = start_key
+        while True:
+            before = at
+            for meta in await self._pd.scan_regions(at, end_key, _AHEAD, deadline):
+                region = self._join(meta, at)
+                if region is None:
+                    break
+                found.append(region)
+                at = region.end_key
+                if not at or (end_key and at >= end_key):
+                    return found
+            if at == before:
+                await backoffer.backoff(backoff.REGION_MISS, "PD's regions leave a hole at present")
+
+    def _join(self, meta: Region, at: bytes) -> CachedRegion | None:
+        """Put a region into the cache if it goes on where the last one ended; None at a hole."""
+        if meta.start_key > at or (meta.end_key and meta.end_key <= at):
+            return None
+        now = self._rt.now()
+        region = self._regions.insert(meta, now) or self._regions.locate(at, now)
+        return region if region is not None and region.contains(at) else None
