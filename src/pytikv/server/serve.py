@@ -118,6 +118,8 @@ class Server:
         self._serve(self.pd, self.store)
         self._background = rt.create_future()
         rt.spawn(self._run_background(self.pd, self.store, self._background), name="server")
+        where = self._advertised("pd"), self._advertised("store"), self._advertised("status")
+        _log.info("PD on %s, store on %s, status on %s, data in %s", *where, config.path or "memory")
 
     async def _open_port(self, address: str | None, default: int) -> Port:
         host, port = (_HOST, default) if address is None else split_address(address)
