@@ -18,6 +18,7 @@ __all__ = [
     "InvalidKeyMode",
     "InvalidKeyRangeMode",
     "InvalidKeyRanges",
+    "KeyOutOfRegion",
     "KeyTooLarge",
     "RaftEntryTooLarge",
     "StorageRefusal",
@@ -124,6 +125,14 @@ class InvalidKeyRanges(StorageRefusal, InvalidArgument):
 
     def __init__(self) -> None:
         super().__init__("Invalid KeyRanges", 'Other("Invalid KeyRanges")')
+
+
+class KeyOutOfRegion(StorageRefusal, InvalidArgument):
+    """A read of a key that the addressed region does not hold (keys in the form of region borders)."""
+
+    def __init__(self, key: bytes, region_id: int, start_key: bytes, end_key: bytes) -> None:
+        text = f"Key {_hex(key)} is out of [region {region_id}] [{_hex(start_key)}, {_hex(end_key)})"
+        super().__init__(f'unknown error "{text}"', f'Kv(Error(Other("{text}")))')
 
 
 class RaftEntryTooLarge(StorageRefusal, InvalidArgument):

@@ -1,0 +1,325 @@
+"""A store's RPCs by name: serialized request in, serialized answer out.
+
+`execute` runs in the calling thread and says what is left to do (see `outcome`); it knows neither wire nor loop. The
+two hot commands go past protobuf (`hot`); everything else is decoded, checked, run and encoded in one place, `_serve`.
+
+*Durability and reads.* With `sync`, the answer of a write waits for the disk. Its effect is visible before that, so a
+read that met it must wait as well: had it been answered and the power failed, it would have shown what never was. Keys
+whose writes are under way are in `_pending`; reads of one key look there, reads of ranges wait for all writes. What is
+durable is forgotten by `durable`. The key None stands for a range that is being deleted.
+
+*Bad input*: bytes that are no request are INTERNAL, another cluster's id INVALID_ARGUMENT, as with TiKV; both travel as
+RpcError. Commands that TiKV dies of (conformance README, item 15) are answered with an error text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from pytikv.codec import memcomparable
+from pytikv.errors import StorageError
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.proto import tikvpb_pb2 as tikvpb
+from pytikv.server.regions import RegionError
+from pytikv.server.services import hot
+from pytikv.server.services.errors import region_error_body, region_error_of_storage, too_large, undetermined
+from pytikv.server.services.outcome import Blocking, Durable, Outcome
+from pytikv.server.services.raw import RawCommands, count
+from pytikv.server.storage.api_version import ApiVersion, check_raw_keys
+from pytikv.server.storage.errors import RaftEntryTooLarge, StorageRefusal
+from pytikv.server.store import Store
+from pytikv.wire.errors import RpcError, Status
+
+__all__ = ["Handler", "KvService"]
+
+M = TypeVar("M", bound=Message)
+Handler = Callable[[bytes], Outcome]
+_LONG_SCAN = 1024  # pairs; a scan of more is run off the loop
+
+
+class KvService:
+    """The RPCs of one store. `handlers` by name, `slots` by field number of BatchCommands."""
+
+    def __init__(self, store: Store, *, sync: bool = True) -> None:
+        self.store = store
+        self.engine = store.engine
+        self._sync = sync
+        self._raw = RawCommands(store)
+        self._regions = store.regions
+        self._get, self._put = store.raw.get, store.raw.put
+        self._is_v2 = store.api_version is ApiVersion.V2
+        self._pending: dict[bytes | None, int] = {}
+        self._feedback_no = 0
+        self.handlers = self._make_handlers()
+        self.slots: dict[int, Handler] = {
+            field.number: self.handlers[field.name]
+            for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields
+            if field.name in self.handlers
+        }
+
+    def _make_handlers(self) -> dict[str, Handler]:
+        raw, rpc = self._raw, kvrpcpb
+        serve = self._serving
+        return {
+            "RawGet": self._raw_get,
+            "RawPut": self._raw_put,
+            "RawBatchGet": serve(rpc.RawBatchGetRequest, rpc.RawBatchGetResponse, raw.batch_get, "pairs"),
+            "RawBatchPut": serve(rpc.RawBatchPutRequest, rpc.RawBatchPutResponse, raw.batch_put),
+            "RawDelete": serve(rpc.RawDeleteRequest, rpc.RawDeleteResponse, raw.delete),
+            "RawBatchDelete": serve(rpc.RawBatchDeleteRequest, rpc.RawBatchDeleteResponse, raw.batch_delete),
+            "RawScan": serve(rpc.RawScanRequest, rpc.RawScanResponse, raw.scan, "kvs"),
+            "RawBatchScan": serve(rpc.RawBatchScanRequest, rpc.RawBatchScanResponse, raw.batch_scan, "kvs"),
+            "RawDeleteRange": serve(rpc.RawDeleteRangeRequest, rpc.RawDeleteRangeResponse, raw.delete_range),
+            "RawGetKeyTTL": serve(rpc.RawGetKeyTTLRequest, rpc.RawGetKeyTTLResponse, raw.get_key_ttl),
+            "RawCompareAndSwap": serve(rpc.RawCASRequest, rpc.RawCASResponse, raw.compare_and_swap),
+            "RawChecksum": serve(rpc.RawChecksumRequest, rpc.RawChecksumResponse, raw.checksum),
+            "RawCoprocessor": serve(rpc.RawCoprocessorRequest, rpc.RawCoprocessorResponse, raw.coprocessor),
+            "SplitRegion": self._split_region,
+            "GetStoreSafeTS": self._get_store_safe_ts,
+            "GetHealthFeedback": self._get_health_feedback,
+        }
+
+    # --- for whoever carries the answers ------------------------------------------------------------------------------
+
+    def execute(self, rpc: str, request: bytes) -> Outcome:
+        """Carry out an RPC. Raises RpcError: UNIMPLEMENTED, INTERNAL (no such message), INVALID_ARGUMENT."""
+        handler = self.handlers.get(rpc)
+        if handler is None:
+            raise RpcError(Status.UNIMPLEMENTED, f"{rpc} is not served", not_processed=True)
+        return handler(request)
+
+    def perform(self, rpc: str, request: bytes) -> bytes:
+        """Carry out an RPC and wait, in this thread, until its answer may go out. Raises as `execute`."""
+        outcome = self.execute(rpc, request)
+        if isinstance(outcome, Blocking):
+            outcome = outcome.run()
+        if isinstance(outcome, bytes):
+            return outcome
+        try:
+            self.engine.flush(outcome.ticket)
+        except StorageError as error:
+            return self.not_durable(error)
+        self.durable(outcome.ticket)
+        return outcome.body
+
+    def durable(self, ticket: int) -> None:
+        """Forget pending writes up to `ticket`."""
+        if self._pending:
+            self._pending = {key: at for key, at in self._pending.items() if at > ticket}
+
+    def not_durable(self, error: StorageError) -> bytes:
+        """Return the answer for a write, or a read that met one, whose flush failed."""
+        return region_error_body(undetermined(error))
+
+    # --- the hot commands ---------------------------------------------------------------------------------------------
+
+    def _raw_get(self, data: bytes) -> Outcome:
+        parts = hot.split_get(data)
+        if parts is None:
+            return self._raw_get_slowly(data)
+        context, key, cf = parts
+        claim = self._regions.remembered(context)
+        if claim is None:
+            return self._raw_get_slowly(data, context)
+        region = claim.region
+        if self._is_v2 and key[:1] != b"r":
+            return self._raw_get_slowly(data)
+        if (region.start_key or region.end_key) and not region.contains(self._raw.region_key(key)):
+            return self._raw_get_slowly(data)
+        try:
+            value = self._get(key, cf.decode() if cf else "")
+        except (StorageRefusal, StorageError, UnicodeDecodeError):
+            return self._raw_get_slowly(data)
+        body = hot.NOT_FOUND if value is None else hot.encode_value(value)
+        return self._gated(key, body) if self._pending else body
+
+    def _gated(self, key: bytes, body: bytes) -> bytes | Durable:
+        ticket = max(self._pending.get(key, 0), self._pending.get(None, 0))
+        return Durable(body, ticket) if ticket else body
+
+    def _raw_get_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
+        request = _decode(kvrpcpb.RawGetRequest, data)
+        outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get, "")
+        self._remember(context, request.context)
+        return self._gated(request.key, outcome) if isinstance(outcome, bytes) else outcome
+
+    def _raw_put(self, data: bytes) -> Outcome:
+        parts = hot.split_put(data)
+        if parts is None:
+            return self._raw_put_slowly(data)
+        context, key, value, cf = parts
+        claim = self._regions.remembered(context)
+        if claim is None:
+            return self._raw_put_slowly(data, context)
+        region = claim.region
+        if self._is_v2 and key[:1] != b"r":
+            return self._raw_put_slowly(data)
+        if (region.start_key or region.end_key) and not region.contains(self._raw.region_key(key)):
+            return self._raw_put_slowly(data)
+        if cf:
+            return self._raw_put_slowly(data)
+        try:
+            ticket = self._put(key, value)
+        except StorageRefusal:
+            return self._raw_put_slowly(data)  # nothing was written: say it the long way
+        except StorageError as error:
+            return self._storage_failed(kvrpcpb.RawPutResponse(), error)
+        count(region, len(key) + len(value))
+        if not self._sync:
+            return b""
+        self._pending[key] = ticket
+        return Durable(b"", ticket)
+
+    def _raw_put_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
+        request = _decode(kvrpcpb.RawPutRequest, data)
+        outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put, "")
+        self._remember(context, request.context)
+        return outcome
+
+    def _remember(self, data: bytes | None, context: kvrpcpb.Context) -> None:
+        """Let the next request with the same context take the short way, if this one may."""
+        if data is None:
+            return
+        try:
+            check_raw_keys(self.store.api_version, context.api_version, "", ())
+            self._regions.remember(data, self._regions.check(context))
+        except (StorageRefusal, RegionError):
+            pass
+
+    # --- the others ---------------------------------------------------------------------------------------------------
+
+    def _serving(
+        self, request_type: type[M], response_type: type[Message], run: Callable[[M, Any], int], pairs: str = ""
+    ) -> Handler:
+        """Return a handler. `pairs`: the field where one pair stands for an error, in answers without `error`."""
+
+        def handle(data: bytes) -> Outcome:
+            request = _decode(request_type, data)
+            if _is_long(request):
+                return Blocking(lambda: self._serve(request, response_type(), run, pairs))
+            return self._serve(request, response_type(), run, pairs)
+
+        return handle
+
+    def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int], pairs: str) -> bytes | Durable:
+        self._check_cluster(request.context)
+        try:
+            ticket = run(request, response)
+        except RegionError as error:
+            response.region_error.CopyFrom(error.error)
+            return _bytes(response)
+        except RaftEntryTooLarge as error:
+            response.region_error.CopyFrom(too_large(error, request.context.region_id))
+            return _bytes(response)
+        except StorageRefusal as error:
+            _say(response, pairs, str(error), error.debug)
+            return _bytes(response)
+        except StorageError as error:
+            return self._storage_failed(response, error, pairs)
+        body = _bytes(response)
+        if not self._sync:
+            return body
+        if ticket:
+            self._note_pending(request, ticket)
+            return Durable(body, ticket)
+        # A read: it must not tell what is not durable yet. One key is looked up by the caller.
+        ticket = self.engine.ticket
+        is_single = type(request) is kvrpcpb.RawGetRequest
+        return body if is_single or not self._pending else Durable(body, ticket)
+
+    def _note_pending(self, request: Any, ticket: int) -> None:
+        if hasattr(request, "key"):
+            self._pending[request.key] = ticket
+        elif hasattr(request, "pairs"):
+            self._pending.update((pair.key, ticket) for pair in request.pairs)
+        elif hasattr(request, "keys"):
+            self._pending.update((key, ticket) for key in request.keys)
+        else:
+            self._pending[None] = ticket
+
+    def _storage_failed(self, response: Any, error: StorageError, pairs: str = "") -> bytes:
+        answer = region_error_of_storage(error)
+        if answer is not None:
+            response.region_error.CopyFrom(answer)
+        else:
+            _say(response, pairs, str(error), f"Error(Other({str(error)!r}))")
+        return _bytes(response)
+
+    def _check_cluster(self, context: kvrpcpb.Context) -> None:
+        if context.cluster_id and context.cluster_id != self.store.cluster_id:
+            text = "the cluster id of the request does not match the TiKV cluster"
+            raise RpcError(Status.INVALID_ARGUMENT, text, not_processed=True)
+
+    def _split_region(self, data: bytes) -> Outcome:
+        request = _decode(kvrpcpb.SplitRegionRequest, data)
+        self._check_cluster(request.context)
+
+        def run() -> bytes:
+            response = kvrpcpb.SplitRegionResponse()
+            try:
+                region = self._regions.check(request.context).region
+                keys = list(request.split_keys or ([request.split_key] if request.split_key else []))
+                encode = self._raw.region_key if request.is_raw_kv else _encode_txn_key
+                parts = self.store.split(region, [encode(key) for key in keys])
+            except RegionError as error:
+                response.region_error.CopyFrom(error.error)
+            except StorageError as error:
+                answer = region_error_of_storage(error)
+                response.region_error.message = str(error)
+                if answer is not None:
+                    response.region_error.CopyFrom(answer)
+            else:
+                response.regions.extend(parts)
+                if len(parts) == 2:
+                    response.left.CopyFrom(parts[0])
+                    response.right.CopyFrom(parts[1])
+            return _bytes(response)
+
+        return Blocking(run)
+
+    def _get_store_safe_ts(self, data: bytes) -> Outcome:
+        """GetStoreSafeTS: nothing holds a read back here, so everything up to now is safe."""
+        _decode(kvrpcpb.StoreSafeTSRequest, data)
+        return Blocking(lambda: _bytes(kvrpcpb.StoreSafeTSResponse(safe_ts=self.store.pd.get_ts(1))))
+
+    def _get_health_feedback(self, data: bytes) -> Outcome:
+        _decode(kvrpcpb.GetHealthFeedbackRequest, data)
+        self._feedback_no += 1
+        feedback = kvrpcpb.HealthFeedback(store_id=self.store.id, feedback_seq_no=self._feedback_no, slow_score=1)
+        return _bytes(kvrpcpb.GetHealthFeedbackResponse(health_feedback=feedback))
+
+
+def _encode_txn_key(key: bytes) -> bytes:
+    return memcomparable.encode(key)
+
+
+def _decode(message_type: type[M], data: bytes) -> M:
+    try:
+        return message_type.FromString(data)
+    except DecodeError:
+        name = message_type.DESCRIPTOR.name
+        raise RpcError(Status.INTERNAL, f"the request is not a {name}", not_processed=True) from None
+
+
+def _is_long(request: Any) -> bool:
+    if isinstance(request, kvrpcpb.RawScanRequest):
+        return request.limit > _LONG_SCAN
+    if isinstance(request, kvrpcpb.RawBatchScanRequest):
+        return request.each_limit * len(request.ranges) > _LONG_SCAN
+    return isinstance(request, kvrpcpb.RawChecksumRequest)
+
+
+def _say(response: Any, pairs: str, text: str, debug: str) -> None:
+    """Put an error text where the answer has a place for it."""
+    if pairs:
+        getattr(response, pairs).add().error.abort = debug
+    else:
+        response.error = text
+
+
+def _bytes(message: Message) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

@@ -1,0 +1,72 @@
+"""The routes of a store's port: tikvpb.Tikv.
+
+What is not here answers UNIMPLEMENTED. Health is `server.health`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from pytikv.errors import StorageError
+from pytikv.rt.interface import Future, Runtime
+from pytikv.server.services.batch_commands import BatchCommands
+from pytikv.server.services.durable import DurableGate
+from pytikv.server.services.kv_service import Handler, KvService
+from pytikv.server.services.outcome import Blocking, Durable
+from pytikv.wire.server import CallInfo, Route, Streaming, Unary
+
+__all__ = ["AsyncKvService", "tikv_routes"]
+
+_SERVICE = b"/tikvpb.Tikv/"
+
+
+class AsyncKvService:
+    """A `KvService` on a loop: `handle` is what the routes call, and what a test calls without a wire."""
+
+    def __init__(self, rt: Runtime, service: KvService) -> None:
+        self.rt = rt
+        self.service = service
+        self.gate = DurableGate(rt, service.engine, service.durable)
+
+    def handle(self, rpc: str, request: bytes) -> bytes | Awaitable[bytes]:
+        """Carry out an RPC: the answer at once, or what to await for it. Raises RpcError."""
+        return self._finish(self.service.execute(rpc, request))
+
+    def _finish(self, outcome: bytes | Durable | Blocking) -> bytes | Awaitable[bytes]:
+        if isinstance(outcome, bytes):
+            return outcome
+        return self._when_durable(outcome) if isinstance(outcome, Durable) else self._run(outcome)
+
+    async def _run(self, outcome: Blocking) -> bytes:
+        result = await self.rt.run_blocking(outcome.run)
+        return result if isinstance(result, bytes) else await self._when_durable(result)
+
+    async def _when_durable(self, outcome: Durable) -> bytes:
+        told: Future[StorageError | None] = self.rt.create_future()
+
+        def tell(error: StorageError | None) -> None:
+            if not told.done():
+                told.set_result(error)
+
+        self.gate.when_durable(outcome.ticket, tell)
+        error = await self.rt.wait(told, None)  # ends with the flush, and the call's own deadline cancels it
+        return outcome.body if error is None else self.service.not_durable(error)
+
+    def unary(self, handler: Handler) -> Unary:
+        """Return the route of one RPC."""
+
+        def handle(request: bytes, info: CallInfo) -> Any:
+            return self._finish(handler(request))
+
+        return Unary(handle)
+
+
+def tikv_routes(rt: Runtime, service: KvService) -> dict[bytes, Route]:
+    """Return the routes of a store's port, by path."""
+    on_loop = AsyncKvService(rt, service)
+    routes: dict[bytes, Route] = {
+        _SERVICE + name.encode(): on_loop.unary(handler) for name, handler in service.handlers.items()
+    }
+    routes[_SERVICE + b"BatchCommands"] = Streaming(lambda stream: BatchCommands(rt, service, on_loop.gate, stream))
+    return routes
