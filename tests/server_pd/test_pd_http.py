@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import pathlib
+import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -168,6 +169,49 @@ def test_hostile_bytes_leave_the_server_alive(with_server):
                 assert not answer.startswith(b"HTTP/1.1 500"), data[:40]
         assert (await page(calls, "health"))[0]["health"]
         assert (await asyncio.to_thread(fetch, server.status_port, "/status")) == (200, b"")
+
+    with_server(body)
+
+
+def over_http2(port: int, method: str, path: str):
+    """One request in HTTP/2, by another implementation."""
+    h2 = pytest.importorskip("h2.connection")
+    events = pytest.importorskip("h2.events")
+    body, headers = b"", {}
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        connection = h2.H2Connection()
+        connection.initiate_connection()
+        names = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "x")]
+        connection.send_headers(1, names, end_stream=True)
+        while True:
+            sock.sendall(connection.data_to_send())
+            for event in connection.receive_data(sock.recv(65536)):
+                if isinstance(event, events.ResponseReceived):
+                    headers = {bytes(name): bytes(value) for name, value in event.headers}
+                elif isinstance(event, events.DataReceived):
+                    body += event.data
+                    connection.acknowledge_received_data(event.flow_controlled_length, 1)
+                elif isinstance(event, events.StreamEnded):
+                    return headers, body
+
+
+def test_pages_over_http2(with_server):
+    async def body(calls):
+        port = calls.server.pd_port
+        headers, text = await asyncio.to_thread(over_http2, port, "GET", "/pd/api/v1/members?x=1")
+        assert headers[b":status"] == b"200"
+        assert headers[b"content-type"].startswith(b"application/json")
+        assert json.loads(text)["header"]["cluster_id"] == calls.server.pd.cluster_id
+        headers, nothing = await asyncio.to_thread(over_http2, port, "HEAD", "/pd/api/v1/members")
+        assert (headers[b"content-length"], nothing) == (b"%d" % len(text), b"")
+        for method, path, status in (
+            ("GET", "/none", b"404"),
+            ("GET", "/a/../b", b"400"),
+            ("POST", "/pd/api/v1/stores", b"415"),
+            ("DELETE", "/pd/api/v1/store/1", b"405"),
+        ):
+            headers, _ = await asyncio.to_thread(over_http2, port, method, path)
+            assert headers[b":status"] == status
 
     with_server(body)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -24,8 +25,17 @@ from urllib.parse import unquote_to_bytes
 
 from pytikv.rt.interface import Runtime, StreamProtocol, Timer, Transport
 from pytikv.server.ports import Connection
+from pytikv.wire.server_calls import Page
 
-__all__ = ["HttpProtocol", "HttpRequest", "HttpResponse", "SniffingProtocol", "json_response", "text_response"]
+__all__ = [
+    "HttpProtocol",
+    "HttpRequest",
+    "HttpResponse",
+    "SniffingProtocol",
+    "http2_pages",
+    "json_response",
+    "text_response",
+]
 
 MAX_HEAD: Final = 16 * 1024
 MAX_HEADERS: Final = 64
@@ -69,6 +79,8 @@ class HttpResponse:
     content_type: str = "text/plain; charset=utf-8"
 
 
+_log = logging.getLogger("pytikv.server")
+
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
@@ -107,10 +119,32 @@ def parse_head(head: bytes) -> tuple[HttpRequest, bool]:
     headers = _parse_headers(lines[1:], needs_host=minor == b"1")
     if method not in (b"GET", b"HEAD"):
         raise BadRequest(405, "only GET and HEAD are served")
-    path, _, query = target.partition(b"?")
     connection = {token.strip().lower() for token in headers.get(b"connection", b"").split(b",")}
     keep = b"close" not in connection and (minor == b"1" or b"keep-alive" in connection)
-    return HttpRequest(method.decode(), _parse_path(path), query), keep
+    return _parse_target(method, target), keep
+
+
+def http2_pages(handler: Handler) -> Callable[[bytes], Page]:
+    """Return `handler` as the pages of a gRPC port: what clients that agreed on HTTP/2 get for GET and HEAD."""
+
+    def page(target: bytes) -> Page:
+        try:
+            if re.fullmatch(rb"/[!-~]*", target) is None:
+                raise BadRequest(400, "malformed path")
+            response = _handle(handler, _parse_target(b"GET", target))
+        except BadRequest as error:
+            response = text_response(error.reason, error.status)
+        return Page(b"%d" % response.status, response.content_type.encode(), response.body)
+
+    return page
+
+
+def _handle(handler: Handler, request: HttpRequest) -> HttpResponse:
+    try:
+        return handler(request)
+    except Exception:  # a bug of ours must not take the connection's loop with it; the text could hold anything
+        _log.exception("a page could not be made")
+        return text_response("internal error", 500)
 
 
 def _parse_headers(lines: list[bytes], *, needs_host: bool) -> Mapping[bytes, bytes]:
@@ -134,6 +168,11 @@ def _parse_headers(lines: list[bytes], *, needs_host: bool) -> Mapping[bytes, by
     if headers.get(b"content-length", b"0") != b"0":
         raise BadRequest(413, "a body is not taken")
     return headers
+
+
+def _parse_target(method: bytes, target: bytes) -> HttpRequest:
+    path, _, query = target.partition(b"?")
+    return HttpRequest(method.decode(), _parse_path(path), query)
 
 
 def _parse_path(path: bytes) -> tuple[bytes, ...]:
@@ -216,10 +255,7 @@ class HttpProtocol(StreamProtocol):
             self._answer(request, keep)
 
     def _answer(self, request: HttpRequest, keep: bool) -> None:
-        try:
-            response = self._handler(request)
-        except Exception:  # a bug of ours must not take the connection's loop with it; the text could hold anything
-            response = text_response("internal error", 500)
+        response = _handle(self._handler, request)
         self._send(response, keep=keep, with_body=request.method != "HEAD")
         if keep:
             self._arm(HEAD_TIMEOUT_S if self._buffer else IDLE_TIMEOUT_S)

@@ -30,7 +30,7 @@ from pytikv.server.engine.interface import Engine
 from pytikv.server.engine.memory import MemoryEngine
 from pytikv.server.engine.meta import EngineMeta
 from pytikv.server.health import health_routes
-from pytikv.server.http import HttpProtocol, SniffingProtocol
+from pytikv.server.http import HttpProtocol, SniffingProtocol, http2_pages
 from pytikv.server.pd.http_api import pd_http_handler
 from pytikv.server.pd.members import VERSION
 from pytikv.server.pd.server import PdConfig, PdServer
@@ -164,8 +164,11 @@ class Server:
         rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
         store_routes: dict[bytes, Route] = {**health_routes()}
         status_pages = status_handler(self._settings())
+        http2 = http2_pages(pd_pages)
         self._ports["pd"].serve(
-            lambda: SniffingProtocol(rt, lambda: ServerConnection(rt, for_pd), lambda: HttpProtocol(rt, pd_pages))
+            lambda: SniffingProtocol(
+                rt, lambda: ServerConnection(rt, for_pd, pages=http2), lambda: HttpProtocol(rt, pd_pages)
+            )
         )
         self._ports["store"].serve(lambda: ServerConnection(rt, store_routes))
         self._ports["status"].serve(lambda: HttpProtocol(rt, status_pages))

@@ -13,8 +13,8 @@ Order of an ending: `shutdown` sends GOAWAY and lets calls finish until its dead
 GOAWAY and closes; deadlines of calls (grpc-timeout) are kept by one lazily armed timer.
 
 A client of HTTP/1 gets a 400 in words, a TLS handshake on a plaintext port a closed connection. Non-gRPC requests get
-405 or 415, unknown paths UNIMPLEMENTED. An exception of a handler that is no RpcError is logged and becomes INTERNAL
-without its text, which might hold data.
+405 or 415 (GET and HEAD a page, where the server has `pages`), unknown paths UNIMPLEMENTED. An exception of a handler
+that is no RpcError is logged and becomes INTERNAL without its text, which might hold data.
 
 Source: grpc, doc/PROTOCOL-HTTP2.md.
 """
@@ -35,7 +35,8 @@ from pytikv.wire.http2.headers import Header
 from pytikv.wire.http2.streams import Stream, StreamSink
 from pytikv.wire.server_calls import (
     CallInfo,
-    RejectedRequest,
+    Page,
+    PlainRequest,
     Route,
     ServerCall,
     ServerStream,
@@ -60,6 +61,7 @@ __all__ = [
 
 _log = logging.getLogger("pytikv.wire.server")
 
+_NOT_GRPC_TEXT: Final = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 _HTTP1_TEXT: Final = b"This port speaks gRPC (HTTP/2), not HTTP/1.\n"
 _HTTP1_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
@@ -71,7 +73,7 @@ _PING: Final = b"pytikv\x00\x02"
 class ServerConnection:
     """See the module's docstring. Make one for each accepted connection; all belongs to the listener's loop.
 
-    `on_close` is told, once, when the connection is gone.
+    `on_close` is told, once, when the connection is gone. `pages` answers GET and HEAD for a path (with its query).
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ServerConnection:
         config: ServerConfig | None = None,
         *,
         on_close: Callable[[ServerConnection], None] | None = None,
+        pages: Callable[[bytes], Page] | None = None,
     ) -> None:
         self.rt = rt
         self.routes = routes
@@ -90,6 +93,7 @@ class ServerConnection:
         self.peer = ""
         self.buffered_bytes = 0
         self._on_close = on_close
+        self._pages = pages
         self._started = False
         self._blocked = False
         self._receiving = False
@@ -200,7 +204,8 @@ class ServerConnection:
                 encoding = value
         if method != b"POST" or not grpc.is_grpc_content_type(content_type):
             stream.auto_window = True
-            return RejectedRequest(self, stream, b"405" if method != b"POST" else b"415", end_stream)
+            page = self._plain_answer(method, path)
+            return PlainRequest(self, stream, page, end_stream=end_stream, with_body=method != b"HEAD")
         deadline = None
         if timeout is not None:
             try:
@@ -227,6 +232,14 @@ class ServerConnection:
         if end_stream:
             call.on_half_close()
         return call
+
+    def _plain_answer(self, method: bytes, path: bytes) -> Page:
+        """Answer a request that is not gRPC: a page where there are pages, else what is wrong with it."""
+        if self._pages is not None and method in (b"GET", b"HEAD"):
+            return (
+                self._pages(path) if self.gate_open else Page(b"503", b"text/plain", b"read the other answers first\n")
+            )
+        return Page(b"405" if method != b"POST" else b"415", b"text/plain", _NOT_GRPC_TEXT)
 
     def _refuse(self, stream: Stream, error: RpcError) -> StreamSink:
         call = ServerCall(self, stream, None, b"identity")

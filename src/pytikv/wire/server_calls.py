@@ -15,7 +15,7 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from pytikv.rt.interface import Runtime, Task
 from pytikv.wire import grpc
@@ -28,7 +28,8 @@ from pytikv.wire.server_config import ServerConfig
 
 __all__ = [
     "CallInfo",
-    "RejectedRequest",
+    "Page",
+    "PlainRequest",
     "Route",
     "ServerCall",
     "ServerCallOwner",
@@ -49,7 +50,6 @@ _HEAD: Final = (
 _HEAD_BLOCK: Final = encode_headers(_HEAD)
 _MESSAGE_COST: Final = 64
 """What a kept message takes beside its bytes, so that many empty ones count too."""
-_NOT_GRPC_TEXT: Final = b"This port speaks gRPC: POST with content-type application/grpc.\n"
 _OK_BLOCK: Final = encode_headers(((b"grpc-status", b"0"),))
 
 
@@ -61,6 +61,14 @@ class CallInfo:
     metadata: list[Header]
     deadline: float | None
     peer: str
+
+
+class Page(NamedTuple):
+    """A plain HTTP answer: the status in digits, the content type, the whole body."""
+
+    status: bytes
+    content_type: bytes
+    body: bytes
 
 
 UnaryHandler = Callable[[bytes, CallInfo], "bytes | Awaitable[bytes]"]
@@ -450,23 +458,29 @@ class ServerStream(ServerCall):
         self._guard(self._handler.on_cancel)
 
 
-class RejectedRequest:
-    """The sink of a request that is not gRPC: waits for its end, then answers with an HTTP status."""
+class PlainRequest:
+    """The sink of a request that is not gRPC: waits for its end, then answers with a page."""
 
-    __slots__ = ("_owner", "_status", "_stream")
+    __slots__ = ("_owner", "_page", "_stream", "_with_body")
 
-    def __init__(self, owner: ServerCallOwner, stream: Stream, status: bytes, end_stream: bool) -> None:
+    def __init__(
+        self, owner: ServerCallOwner, stream: Stream, page: Page, *, end_stream: bool, with_body: bool
+    ) -> None:
         self._owner = owner
         self._stream = stream
-        self._status = status
+        self._page = page
+        self._with_body = with_body
         if end_stream:
             self._answer()
 
     def _answer(self) -> None:
-        size = b"%d" % len(_NOT_GRPC_TEXT)
-        headers = ((b":status", self._status), (b"content-type", b"text/plain"), (b"content-length", size))
-        self._owner.engine.send_headers(self._stream, encode_headers(headers))
-        self._owner.engine.send_data(self._stream, _NOT_GRPC_TEXT, end_stream=True)
+        page = self._page
+        size = b"%d" % len(page.body)
+        headers = ((b":status", page.status), (b"content-type", page.content_type), (b"content-length", size))
+        has_body = self._with_body and bool(page.body)
+        self._owner.engine.send_headers(self._stream, encode_headers(headers), end_stream=not has_body)
+        if has_body:
+            self._owner.engine.send_data(self._stream, page.body, end_stream=True)
         self._owner.flush()
 
     def on_headers(self, headers: list[Header], end_stream: bool) -> None:
