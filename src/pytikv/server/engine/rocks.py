@@ -116,10 +116,11 @@ class _Cursor:
     the iterator reads them from the ReadOptions after these were freed, and the lower one sets the upper (0.3.29).
     """
 
-    __slots__ = ("_end_key", "_it", "_key", "_path", "_start_key", "_valid", "_view")
+    __slots__ = ("_end_key", "_it", "_key", "_path", "_start_key", "_token", "_valid", "_view")
 
     def __init__(self, view: _View, path: str, start_key: bytes, end_key: bytes) -> None:
         self._view = view
+        self._token = object()  # not the cursor itself: a cycle would keep the iterator, and the database, open
         self._it = view.it
         self._path = path
         self._start_key = start_key
@@ -130,7 +131,7 @@ class _Cursor:
     def _arrived(self) -> bool:
         """Note where the iterator has come to; at an end, make sure that it is one."""
         it = self._it
-        self._view.user = self
+        self._view.user = self._token
         if not it.valid():
             self._valid = False
             try:
@@ -143,9 +144,9 @@ class _Cursor:
         return self._valid
 
     def _regain(self) -> RdictIter:
-        if self._view.user is not self:
+        if self._view.user is not self._token:
             self._it.seek(self._key)
-            self._view.user = self
+            self._view.user = self._token
         return self._it
 
     def seek(self, key: bytes) -> bool:
