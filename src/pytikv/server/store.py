@@ -21,7 +21,7 @@ from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.locks import mutex
 from pytikv.server.engine.interface import CF_DEFAULT, Engine
 from pytikv.server.engine.meta import EngineMeta, check_format
-from pytikv.server.regions import PdHandle, RegionEntry, RegionTable
+from pytikv.server.regions import PdHandle, RegionEntry, RegionError, RegionTable
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.raw import RawStorage, open_raw
 
@@ -188,8 +188,10 @@ class SplitChecker:
         limits = self._store.split_limits
         if cuts and self._bytes * 2 < limits.size_bytes and self._keys * 2 < limits.keys:
             cuts.pop()
-        present = self._store.regions.search(region.start_key)
-        return self._store.split(region, cuts) if cuts and present is region else []
+        try:
+            return self._store.split(region, cuts) if cuts else []
+        except RegionError:
+            return []  # it was split by request meanwhile: its parts are looked at when they have grown
 
     def _begin(self, region: RegionEntry) -> None:
         region.written_bytes = region.written_keys = 0
