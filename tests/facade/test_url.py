@@ -82,7 +82,8 @@ def test_wrong_types(target: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["tikv://root:hunter2@pd:2379", "http://root:hunter2@pd:2379", "root:hunter2@pd:2379", "redis://root:hunter2@h"]
+    "text",
+    ["tikv://root:hunter2@pd:2379", "http://root:hunter2@pd:2379", "root:hunter2@pd:2379", "redis://root:hunter2@h"],
 )
 def test_credentials_are_never_repeated(text: str) -> None:
     for target in (text, [text]):

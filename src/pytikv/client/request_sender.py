@@ -187,7 +187,7 @@ class RequestSender:
                 data = await channel.unary(rpc.path, context + body, deadline=deadline)
         except RpcError as error:
             if await self._on_rpc_error(rpc, error, store, call, quick=selector.attempts(peer) == 1):
-                selector.on_refused(peer) if len(selector.region.peers) > 1 else None
+                self._pass_over(selector, peer)
             return None
         self._stores.mark_alive(store.id)
         if not data or data[0] != _REGION_ERROR:
@@ -230,7 +230,8 @@ class RequestSender:
     async def _on_rpc_error(self, rpc: Rpc, error: RpcError, store: CachedStore, call: Call, *, quick: bool) -> bool:
         """Account for a failed RPC and wait. True when the store itself seems to be in trouble.
 
-        `quick`: the first failure here. A connection that died while idle is the usual cause; it costs no wait.
+        `quick`: the first failure here. A connection that died is the usual cause, not a store: where nothing was
+        processed it costs no wait, and the store is not avoided for it unless it kept silent for the whole time.
         """
         cause = f"{rpc.name} at {store.address}: {error}"
         if not is_transient(error):
@@ -242,9 +243,11 @@ class RequestSender:
         if quick and error.not_processed and self._step_quickly(call):
             call.backoffer.note(cause)
             return False
-        self._stores.mark_unreachable(store.id, self._rt.now())
+        is_in_trouble = is_timeout or not quick
+        if is_in_trouble:
+            self._stores.mark_unreachable(store.id, self._rt.now())
         await call.backoffer.backoff(backoff.TIKV_RPC, cause)
-        return True
+        return is_in_trouble
 
     async def _on_unreachable(
         self, store: CachedStore, error: ConnectionFailed, selector: ReplicaSelector, peer: Peer, call: Call
@@ -253,9 +256,14 @@ class RequestSender:
         if reason in _MISMATCH:
             raise error  # certificates and protocols do not mend themselves
         self._stores.mark_unreachable(store.id, self._rt.now())
+        self._pass_over(selector, peer)
+        await call.backoffer.backoff(backoff.TIKV_RPC, error)
+
+    @staticmethod
+    def _pass_over(selector: ReplicaSelector, peer: Peer) -> None:
+        """Ask the other replicas first; a lone one is asked again, however it fares."""
         if len(selector.region.peers) > 1:
             selector.on_refused(peer)
-        await call.backoffer.backoff(backoff.TIKV_RPC, error)
 
     def _account_for_loss(self, rpc: Rpc, cause: str, not_processed: bool, call: Call, *, is_timeout: bool) -> None:
         if not_processed or not rpc.is_write:
@@ -293,6 +301,8 @@ class RequestSender:
             self._account_for_loss(rpc, verdict.text, False, call, is_timeout=False)
             await self._wait(verdict, call)
         elif action is Action.AT_LEADER:
+            if peer == region.leader.peer or not self._step_quickly(call):
+                await call.backoffer.backoff(backoff.REGION_SCHEDULING, verdict.text)
             selector.read_at_leader()
         elif action is Action.NEXT_REPLICA:
             selector.on_refused(peer)
