@@ -256,7 +256,7 @@ class BatchStream:
             return False
         if ident_end != size and not (size - ident_end == _SEND_TIME_LEN and data[ident_end] == _SEND_TIME_TAG):
             return False
-        if engine.recv_left - frame_size < engine.recv_low or stream.recv_left - frame_size < stream.recv_low:
+        if engine.recv_left - frame_size <= engine.recv_low or stream.recv_left - frame_size <= stream.recv_low:
             return False
         engine.recv_left -= frame_size
         stream.recv_left -= frame_size

@@ -139,7 +139,7 @@ def encode_timeout(seconds: float) -> bytes:
     milliseconds = max(1, -int(-seconds * 1000 // 1))
     if milliseconds < 100_000_000:
         return b"%dm" % milliseconds
-    return b"%dS" % min(99_999_999, milliseconds // 1000)
+    return b"%dS" % min(99_999_999, -(-milliseconds // 1000))
 
 
 def parse_timeout(value: bytes) -> float:

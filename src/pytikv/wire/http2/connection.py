@@ -283,7 +283,7 @@ class Connection(Output):
     def _on_data(self, data: bytes, pos: int, stop: int, flags: int, stream_id: int) -> None:
         size = stop - pos
         self.recv_left -= size
-        if self.recv_left < self.recv_low:
+        if self.recv_left <= self.recv_low:
             if self.recv_left < 0:
                 raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
             self.replenish()
@@ -317,7 +317,7 @@ class Connection(Output):
                 self._fault(stream.id, ErrorCode.PROTOCOL_ERROR, "data and content-length differ")
                 return False
         if stream.auto_window:
-            if stream.recv_left < stream.recv_low and not end_stream:
+            if stream.recv_left <= stream.recv_low and not end_stream:
                 self.replenish(stream)
         elif size != payload_size:
             self.consume(stream, size - payload_size)
