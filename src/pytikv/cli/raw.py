@@ -110,8 +110,10 @@ def delete(
     if prefix is not None and not yes:
         _confirm(prefix, url)
     with raw_client(url) as client:
-        if prefix is not None:
+        if prefix:
             client.delete_prefix(unescape(prefix))
+        elif prefix is not None:
+            client.delete_range(None, None)
         for start in range(0, len(wanted), _DELETE_BATCH):
             client.batch_delete(wanted[start : start + _DELETE_BATCH])
     if as_json:
