@@ -156,13 +156,13 @@ class Backoffer:
         self._used[kind] = used + 1
         rt = self._rt
         seconds = max(kind.sleep_ms(used, rt.rng) / 1000, at_least_s)
-        # Counted as planned, before it is cut: the kind that would have slept longest is the one to be named.
-        self._slept_ms[kind] = self._slept_ms.get(kind, 0.0) + seconds * 1000
+        slept_ms = self._slept_ms.setdefault(kind, 0.0)
         left = self.deadline - rt.now()
         if seconds >= left:
             if left * 1000 <= max(kind.base_ms, 1.0) or at_least_s >= left:
                 raise self.exhausted()
             seconds = left / 2
+        self._slept_ms[kind] = slept_ms + seconds * 1000
         self.total_slept_s += seconds
         await rt.sleep(seconds)
 

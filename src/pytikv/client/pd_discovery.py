@@ -74,9 +74,10 @@ async def ask_members(
         left -= 1
         if answer is not None:
             outcome.answers.append(answer)
-        _settle(gates[index])
         if outcome.leader is not None or not left:
             _settle(settled)
+        if outcome.leader is None:
+            _settle(gates[index])
         if not left:
             _settle(finished)
 

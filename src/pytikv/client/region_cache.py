@@ -14,7 +14,7 @@ region it overlaps, not of a lower version or conf_ver than a region of the same
 **Life.** `locate` finds valid regions only. A region expires 600 s (and up to 60 s of jitter) after it was last used;
 one with a down peer does so after it was loaded, so that the peer's return is seen. `invalidate` takes it out of use at
 once but keeps it in place for 10 s as a guard: an answer of PD that is older than what is known to be outdated must not
-come back. Expired regions are removed by later inserts, a chunk for every 64 of them: an idle client does nothing.
+come back. Expired regions are removed by later inserts, a chunk for every 32 of them: an idle client does nothing.
 
 **Bound.** `max_regions` (2^20; a region takes about a kilobyte): past it the chunk under the sweeping hand is emptied.
 
@@ -41,7 +41,7 @@ JITTER_S: Final = 60.0
 GUARD_S: Final = 10.0
 MAX_REGIONS: Final = 1 << 20
 _CHUNK: Final = 128
-_SWEEP_EVERY: Final = 64
+_SWEEP_EVERY: Final = 32  # half a chunk's worth of inserts and less: the hand must outrun the growth
 _NEVER: Final = float("-inf")
 
 

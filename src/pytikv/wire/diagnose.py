@@ -53,4 +53,6 @@ def explain_connect_error(address: str, error: BaseException, tls: bool) -> Conn
         return ConnectFailed(f"{address}: {text}", reason="tls")
     if tls and isinstance(error, (ConnectionResetError, EOFError)):
         return ConnectFailed(f"{address}: the server ended the TLS handshake: is it a plaintext port?", reason="tls")
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectFailed(f"{address}: connection refused")  # the loops word it each in their own way
     return ConnectFailed(f"{address}: {error}" if str(error) else f"{address}: {type(error).__name__}")
