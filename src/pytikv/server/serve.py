@@ -17,14 +17,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 from pytikv.errors import ConfigError, TikvError
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.proto import pdpb_pb2 as pdpb
-from pytikv.rt.interface import Runtime, Task
+from pytikv.rt.interface import Future, Runtime
 from pytikv.rt.main import StopRequest, run_main
 from pytikv.rt.tls import load_server_tls
+from pytikv.server.cleanup import Cleaner
 from pytikv.server.config import ServeConfig
 from pytikv.server.engine.interface import Engine
 from pytikv.server.engine.memory import MemoryEngine
@@ -36,12 +37,12 @@ from pytikv.server.pd.members import VERSION
 from pytikv.server.pd.server import PdConfig, PdServer
 from pytikv.server.pd.services import pd_routes
 from pytikv.server.ports import Port, split_address
+from pytikv.server.regions import RegionError
 from pytikv.server.services.kv_service import KvService
 from pytikv.server.services.tikv import tikv_routes
 from pytikv.server.status import StoreSettings, status_handler
 from pytikv.server.storage.api_version import ApiVersion
-from pytikv.server.store import SplitLimits, Store, open_store
-from pytikv.server.upkeep import run_upkeep
+from pytikv.server.store import SplitChecker, SplitLimits, Store, open_store
 from pytikv.wire.server import ServerConnection
 
 __all__ = ["ServeConfig", "Server", "main_serve"]
@@ -51,6 +52,7 @@ _PD_PORT: Final = 2379
 _STORE_PORT: Final = 20160
 _STATUS_PORT: Final = 20180
 _HEARTBEAT_S: Final = 10.0  # as TiKV's pd-store-heartbeat-tick-interval
+_BACKGROUND_S: Final = 1.0  # how often background work is thought of
 _log = logging.getLogger("pytikv.server")
 
 
@@ -64,7 +66,8 @@ class Server:
         self.engine: Engine | None = None
         self._ports: dict[str, Port] = {}
         self.store: Store | None = None
-        self._tasks: list[Task[Any]] = []
+        self._stopping: Future[None] = rt.create_future()
+        self._background: Future[None] | None = None
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -117,10 +120,8 @@ class Server:
         self.store = await rt.run_blocking(self._open_store, self.engine, self.pd)
         await self._beat(self.pd, self.store)
         self._serve(self.pd, self.store)
-        self._tasks = [
-            rt.spawn(self._heartbeats(self.pd, self.store), name="store-heartbeat"),
-            rt.spawn(run_upkeep(rt, self.store), name="store-upkeep"),
-        ]
+        self._background = rt.create_future()
+        rt.spawn(self._run_background(self.pd, self.store, self._background), name="server")
         where = self._advertised("pd"), self._advertised("store"), self._advertised("status")
         _log.info("PD on %s, store on %s, status on %s, data in %s", *where, config.path or "memory")
 
@@ -165,8 +166,7 @@ class Server:
 
     def _serve(self, pd: PdServer, store: Store) -> None:
         rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
-        service = KvService(store, sync=self.config.sync)
-        store_routes: dict[bytes, Route] = {**tikv_routes(rt, service), **health_routes()}
+        for_store = {**tikv_routes(rt, KvService(store, sync=self.config.sync)), **health_routes()}
         status_pages = status_handler(self._settings())
         http2 = http2_pages(pd_pages)
         self._ports["pd"].serve(
@@ -193,10 +193,36 @@ class Server:
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
-    async def _heartbeats(self, pd: PdServer, store: Store) -> None:
-        while True:
-            await self.rt.sleep(_HEARTBEAT_S)
-            await self._beat(pd, store)
+    async def _run_background(self, pd: PdServer, store: Store, done: Future[None]) -> None:
+        """Report to PD, split what has grown and clean up what nobody can see, until the server stops."""
+        checker, cleaner = SplitChecker(store), Cleaner(self.rt, store)
+        next_beat = self.rt.now() + _HEARTBEAT_S
+        try:
+            while not await self._stops_within(_BACKGROUND_S):
+                if self.rt.now() >= next_beat:
+                    await self._beat(pd, store)
+                    next_beat = self.rt.now() + _HEARTBEAT_S
+                await self._split(checker)
+                await cleaner.step()
+        finally:
+            done.set_result(None)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await self.rt.wait(self._stopping, self.rt.now() + seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _split(self, checker: SplitChecker) -> None:
+        """Split regions that have grown, in steps, so that requests get their turn; a failed step comes again later."""
+        try:
+            while checker.due() and not self._stopping.done():
+                parts = await self.rt.run_blocking(checker.step)
+                if parts:
+                    _log.info("a region was split in %d", len(parts))
+        except (TikvError, RegionError) as error:
+            _log.warning("a region that has grown was not split: %s", error)
 
     async def _beat(self, pd: PdServer, store: Store) -> None:
         try:
@@ -210,10 +236,12 @@ class Server:
         """Finish running requests within `stop_timeout`, close everything. Idempotent."""
         ports, self._ports = self._ports, {}
         deadline = self.rt.now() + self.config.stop_timeout
+        if not self._stopping.done():
+            self._stopping.set_result(None)
         await self.rt.gather(*(port.close(self.rt, deadline) for port in ports.values()))
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
+        background, self._background = self._background, None
+        if background is not None:
+            await self.rt.wait(background, None)  # one step of some thousand keys at most
         engine, self.engine = self.engine, None
         if engine is not None:
             await self.rt.run_blocking(engine.close)
