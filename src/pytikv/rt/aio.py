@@ -147,6 +147,9 @@ class AioRuntime:
         self.rng = random.Random()
         self.now = time.monotonic
         self.time = time.time
+        # Both are replaced by the loop's own at first use, which spares a call in each request.
+        self.create_future: Callable[[], asyncio.Future[Any]] = self._create_first_future
+        self.call_soon: Callable[[Callable[[], None]], object] = self._call_soon_first
         self._own_loop = loop
         self._spawned: set[asyncio.Task[Any]] = set()
         self._blocking_threads = blocking_threads
@@ -156,6 +159,8 @@ class AioRuntime:
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._own_loop is None:
             self._own_loop = asyncio.get_running_loop()
+            self.create_future = self._own_loop.create_future
+            self.call_soon = self._own_loop.call_soon
         return self._own_loop
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -166,9 +171,11 @@ class AioRuntime:
             )
         return running
 
-    def create_future(self) -> asyncio.Future[Any]:
-        """See `Runtime.create_future`."""
+    def _create_first_future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
+
+    def _call_soon_first(self, callback: Callable[[], None]) -> object:
+        return self._loop.call_soon(callback)
 
     async def wait(self, awaitable: Future[T] | SharedFutureLike[T], deadline: float | None) -> T:
         """See `Runtime.wait`. When cancelled, a future of this loop is cancelled with its waiter."""
@@ -280,10 +287,6 @@ class AioRuntime:
         self._spawned.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background task %s failed", task.get_name(), exc_info=error)
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """See `Runtime.call_soon`."""
-        self._loop.call_soon(callback)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """See `Runtime.call_at`."""

@@ -10,9 +10,6 @@ when nothing is due, and ends with its runtime. What it does:
   housekeeper looks once a second; what sat longer is *parked*: polled here, so that a PING is answered and the peer's
   GOAWAY or end is noticed. A lease takes a parked transport back under the lock that dispatching holds.
 
-A protocol may have a method `idle(now) -> float | None`: called when its transport is parked, and again at the time it
-returned, to close it by an idle timeout, or to send a keepalive.
-
 Whoever attaches a transport must hold no lock that its protocol's callbacks take: it may have to wait for them.
 """
 
@@ -124,7 +121,7 @@ class _HousekeeperLoop(SocketLoop):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.RLock()
-        self.parked: dict[Pollable, object] = {}
+        self.parked: dict[Pollable, None] = {}
         self.look_outside()
 
     def interest_changed(self, transport: Pollable) -> None:
@@ -198,8 +195,9 @@ class Housekeeper:
     def take(self, transport: SocketTransport) -> bool:
         """Take a parked transport out; False when it is not here."""
         with self.loop.lock:
-            if self.loop.parked.pop(transport, None) is None:
+            if transport not in self.loop.parked:
                 return False
+            del self.loop.parked[transport]
             self.loop.drop(transport)
             transport.home = None
             return True
@@ -287,27 +285,13 @@ class Housekeeper:
 
     def _park(self, transport: SocketTransport) -> None:
         with self.loop.lock:
+            if transport.closed:
+                return
             transport.home = self.loop
-            self.loop.parked[transport] = _nothing
+            self.loop.parked[transport] = None
             self.loop.adopt(transport)
             while transport.receive():  # what came in the meantime
                 pass
-            self._ask_idle(transport, _nothing)
-
-    def _ask_idle(self, transport: SocketTransport, token: object) -> None:
-        """Let the protocol close or ping; come back when it says."""
-        with self.loop.lock:
-            if self.loop.parked.get(transport) is not token:
-                return
-            if transport.closed:
-                del self.loop.parked[transport]
-                return
-            check = getattr(transport.protocol, "idle", None)
-            due = None if check is None else check(self.loop.now())
-            if due is not None:
-                again = object()
-                self.loop.parked[transport] = again
-                self.loop.call_at(due, partial(self._ask_idle, transport, again))
 
 
 def _nothing() -> None:

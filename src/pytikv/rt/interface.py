@@ -142,7 +142,7 @@ class Runtime(Protocol):
     def spawn(self, coroutine: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:
         """Run in the background, beyond the present call (in `rt.caller`: on the housekeeper thread). Errors are logged."""
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], None]) -> object:
         """Run `callback` after what is running now, in the same turn of the loop (used to join writes)."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer: ...

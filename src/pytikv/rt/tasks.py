@@ -286,6 +286,7 @@ class LoopTask(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._loop.task_ended(self)
         if self.on_done is not None:
             self.on_done(self)
 
@@ -331,6 +332,9 @@ class Loop:
         )
         self.ready.append(task.run)
         return task
+
+    def task_ended(self, task: LoopTask[Any]) -> None:
+        """Hook: a task has ended."""
 
     def timer_cancelled(self) -> None:
         """Count a cancelled timer, and sweep when they are the greater part of the heap."""
@@ -424,7 +428,7 @@ async def gather(loop: Loop, coroutines: tuple[Coroutine[Any, Any, T], ...]) -> 
 async def with_deadline(loop: Loop, coroutine: Coroutine[Any, Any, T], deadline: float) -> T:
     """`Runtime.with_deadline` on a loop of ours."""
     task = loop.current
-    assert task is not None, "with_deadline runs inside a task"
+    assert task is not None, "with_deadline runs inside a task of the same runtime"
     fired = False
 
     def expire() -> None:
