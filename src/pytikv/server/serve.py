@@ -59,8 +59,10 @@ _log = logging.getLogger("pytikv.server")
 class Server:
     """PD and a store. `await start()`, then `url` is what clients connect to, until `await stop()`."""
 
-    def __init__(self, rt: Runtime, config: ServeConfig | None = None) -> None:
+    def __init__(self, rt: Runtime, config: ServeConfig | None = None, *, engine: Engine | None = None) -> None:
+        """Make a server; nothing is opened yet. `engine`: on this one, not on one at `config.path` (simulations)."""
         self.rt = rt
+        self._given_engine = engine
         self.config = config or ServeConfig()
         self.pd: PdServer | None = None
         self.engine: Engine | None = None
@@ -112,7 +114,7 @@ class Server:
 
     async def _start(self) -> None:
         config, rt = self.config, self.rt
-        self.engine = await rt.run_blocking(_open_engine, config.path)
+        self.engine = self._given_engine or await rt.run_blocking(_open_engine, config.path)
         self._ports["pd"] = await self._open_port(config.pd_addr, _PD_PORT)
         self._ports["store"] = await self._open_port(config.addr, _STORE_PORT)
         self._ports["status"] = await self._open_port(config.status_addr, _STATUS_PORT)
