@@ -1,0 +1,325 @@
+"""Raw data under faults, simulated: a whole server, clients that fight over a few keys, and a nemesis.
+
+One seed is one run. It draws its own options (API version, how lossy the links are, how often what strikes), so that a
+set of seeds covers many kinds of weather. In a run:
+
+* the server (PD and store, the real code) runs on a memory engine that remembers what was flushed; a crash throws away
+  the rest, and the server is started again on what is left;
+* clients (the real asynchronous client, each in a process of its own) do random operations; some die in the middle of
+  one and come back as another;
+* the nemesis crashes and pauses the server, cuts clients off (one way or both), and breaks connections, one fault at a
+  time or several at once;
+* at the end all faults are healed and every key is read once more: this must succeed.
+
+The history is then checked for linearizability, with `retry_lost_writes` off and `atomic` on, as the library promises.
+A run that ends in an error other than a client's, or never ends, fails as well. `digest` is equal for equal runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from pytikv.errors import TikvError
+from pytikv.testing.history import History, Status
+from pytikv.testing.linearizability import Report, Verdict, check
+from pytikv.testing.sim import Link, SimRuntime, World
+from pytikv.testing.workload import RawProcess, RawWorkload
+
+__all__ = ["Outcome", "RawOptions", "run_raw"]
+
+_SERVER: Final = "server"
+_PD_ADDRESS: Final = "server:2379"
+_TIMEOUT_S: Final = 2.0
+_VIRTUAL_SECONDS: Final = 600.0
+_STEPS: Final = 300_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RawOptions:
+    """The options of one run; `draw` makes them from a seed."""
+
+    api_version: str = "1"
+    clients: int = 4
+    operations: int = 40
+    keys: int = 3
+    break_chance: float = 0.0
+    max_delay_seconds: float = 0.002
+    fault_every_seconds: float = 0.4
+    fault_lasts_seconds: float = 0.4
+    client_deaths: int = 1
+    retry_lost_writes: bool = False
+    sync: bool = True
+
+    @classmethod
+    def draw(cls, seed: int, **fixed: Any) -> RawOptions:
+        """Return the options of a seed; those given in `fixed` are as given."""
+        rng = random.Random(f"options {seed}")
+        drawn: dict[str, Any] = {
+            "api_version": rng.choice(["1", "1ttl", "2"]),
+            "clients": rng.randint(2, 6),
+            "keys": rng.randint(1, 4),
+            "break_chance": rng.choice([0.0, 0.0, 0.002, 0.02]),
+            "max_delay_seconds": rng.choice([0.002, 0.02, 0.2]),
+            "fault_every_seconds": rng.choice([0.1, 0.4, 1.5]),
+            "fault_lasts_seconds": rng.choice([0.05, 0.4, 1.5]),
+            "client_deaths": rng.choice([0, 1, 2]),
+        }
+        return cls(**(drawn | fixed))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run. `error` is what ended it early, None when it ran to its end."""
+
+    seed: int
+    options: RawOptions
+    history: History
+    report: Report | None
+    digest: str
+    virtual_seconds: float
+    faults: dict[str, int]
+    error: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended and its history is linearizable."""
+        return self.error is None and self.report is not None and self.report.verdict is Verdict.LINEARIZABLE
+
+    def counts(self) -> dict[str, int]:
+        """Return how many operations ended in which way."""
+        found = dict.fromkeys((status.value for status in Status), 0)
+        for operation in self.history:
+            found[operation.status.value] += 1
+        return found
+
+    def describe(self) -> str:
+        """Return what went wrong, for people; one line when nothing did."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts().items())
+        head = f"seed {self.seed}: {counts} in {self.virtual_seconds:.1f} virtual seconds"
+        if self.error is not None:
+            return f"{head}\n{type(self.error).__name__}: {self.error}\n{self.options}"
+        if self.report is None or self.ok:
+            return head
+        return f"{head}\n{self.report.describe()}\n{self.options}"
+
+
+def run_raw(seed: int, options: RawOptions | None = None) -> Outcome:
+    """Run one simulation; never raises for what the simulated code does."""
+    run = _RawRun(seed, options or RawOptions.draw(seed))
+    return run.outcome()
+
+
+class _RawRun:
+    """One run: the world and all that lives in it."""
+
+    def __init__(self, seed: int, options: RawOptions) -> None:
+        self.seed = seed
+        self.options = options
+        self.history = History()
+        link = Link(max_delay=options.max_delay_seconds, break_chance=options.break_chance)
+        self.world = World(seed, link=link)
+        self.rng = self.world.rng.child("nemesis")
+        self.workload = RawWorkload(keys=options.keys, operations=options.operations)
+        self.faults: dict[str, int] = {}
+        self.failures: list[BaseException] = []
+        self._disk = _Disk()
+        self._server_wanted = True
+        self._running = 0
+        self._deaths = options.client_deaths
+        self._clients: dict[str, int] = {}
+
+    def outcome(self) -> Outcome:
+        """Run to the end and judge."""
+        error: BaseException | None = None
+        with self.world, _errors_logged(self.failures):
+            try:
+                self.world.run(self._main(), _VIRTUAL_SECONDS)
+            except Exception as failure:
+                error = failure
+            seconds = self.world.now
+        error = error or (self.failures[0] if self.failures else None)
+        report = check(self.history, steps=_STEPS) if error is None else None
+        return Outcome(self.seed, self.options, self.history, report, self.world.digest, seconds, self.faults, error)
+
+    async def _main(self) -> None:
+        here = self.world.process("main")
+        self._start_server(self.world.process(_SERVER))
+        for number in range(self.options.clients):
+            self._start_client(f"client-{number}")
+        while self._running:
+            await here.sleep(self.rng.expovariate(1 / self.options.fault_every_seconds))
+            if self._running and not self.failures:
+                self._strike(here)
+        self._heal()
+        await self._read_everything(here)
+
+    # --- the server ---------------------------------------------------------------------------------------------------
+
+    def _start_server(self, rt: SimRuntime) -> None:
+        from pytikv.server.config import ServeConfig
+        from pytikv.server.serve import Server
+
+        rt.on_crash(self._disk.crash)
+        config = ServeConfig(
+            pd_addr=_PD_ADDRESS,
+            addr="server:20160",
+            status_addr="server:20180",
+            api_version=self.options.api_version,
+            insecure=True,  # host names of the simulated world are no loopback addresses
+            sync=self.options.sync,
+        )
+        server = Server(rt, config, engine=self._disk.engine)
+        rt.spawn(self._guard(server.start()), name="server")
+
+    async def _guard(self, work: Awaitable[Any]) -> None:
+        """Keep an error that is nobody's answer: it fails the run."""
+        try:
+            await work
+        except Exception as error:
+            self.failures.append(error)
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def _start_client(self, name: str) -> None:
+        rt = self.world.restart(name) if self.world.knows(name) else self.world.process(name)
+        number = self._clients[name] = len(self._clients) + 1000 * (name in self._clients)
+        self._running += 1
+        rt.spawn(self._guard(self._client(rt, number)), name="client")
+
+    async def _client(self, rt: SimRuntime, number: int) -> None:
+        rng = self.world.rng.child(f"client {number}")
+        try:
+            client = await self._connect(rt)
+            await RawProcess(number, client, rt, self.history, self.workload, rng).run()
+            with contextlib.suppress(TikvError):
+                await client.close()
+        finally:
+            if not rt.dead:
+                self._running -= 1
+
+    async def _connect(self, rt: SimRuntime) -> Any:
+        """Connect, as often as it takes: the server may be down."""
+        from pytikv.client.raw import AsyncRawClient
+
+        options = {
+            "api_version": 2 if self.options.api_version == "2" else 1,
+            "timeout": _TIMEOUT_S,
+            "rpc_timeout": _TIMEOUT_S / 2,
+            "connect_timeout": _TIMEOUT_S / 2,
+            "pd_timeout": _TIMEOUT_S / 2,
+            "retry_lost_writes": self.options.retry_lost_writes,
+            "atomic": True,
+        }
+        while True:
+            try:
+                return await AsyncRawClient._open(rt, f"tikv://{_PD_ADDRESS}", options)
+            except TikvError as error:
+                if not error.retryable:
+                    raise
+                await rt.sleep(0.1)
+
+    async def _read_everything(self, here: SimRuntime) -> None:
+        client = await self._connect(here)
+        await RawProcess(-1, client, here, self.history, self.workload, self.world.rng.child("last")).read_all()
+        await client.close()
+
+    # --- the nemesis --------------------------------------------------------------------------------------------------
+
+    def _strike(self, here: SimRuntime) -> None:
+        """Do something bad, and undo it after a while."""
+        deeds: list[Callable[[SimRuntime], str]] = [
+            self._crash_server,
+            self._cut_off,
+            self._break_connections,
+            self._pause_server,
+            self._kill_client,
+        ]
+        deed = self.rng.choices(deeds, (3, 3, 3, 1, 1))[0]
+        name = deed(here)
+        if name:
+            self.faults[name] = self.faults.get(name, 0) + 1
+
+    def _later(self, here: SimRuntime, act: Callable[[], None]) -> None:
+        here.call_at(here.now() + self.rng.expovariate(1 / self.options.fault_lasts_seconds), act)
+
+    def _crash_server(self, here: SimRuntime) -> str:
+        if self.world.process(_SERVER).dead:
+            return ""
+        self.world.crash(_SERVER, silent=self.rng.random() < 0.3)
+        self._later(here, self._revive_server)
+        return "crash"
+
+    def _revive_server(self) -> None:
+        if self.world.process(_SERVER).dead:
+            self._start_server(self.world.restart(_SERVER))
+
+    def _pause_server(self, here: SimRuntime) -> str:
+        if self.world.process(_SERVER).dead or self.world.process(_SERVER).paused:
+            return ""
+        self.world.pause(_SERVER)
+        self._later(here, lambda: self.world.resume(_SERVER))
+        return "pause"
+
+    def _cut_off(self, here: SimRuntime) -> str:
+        names = sorted(self._clients)
+        victims = self.rng.sample(names, self.rng.randint(1, len(names)))
+        sides = (victims, [_SERVER]) if self.rng.random() < 0.5 else ([_SERVER], victims)
+        self.world.network.partition(*sides, one_way=self.rng.random() < 0.5)
+        self._later(here, self.world.network.heal)
+        return "partition"
+
+    def _break_connections(self, here: SimRuntime) -> str:
+        self.world.network.break_connections(self.rng.choice(sorted(self._clients)))
+        return "break"
+
+    def _kill_client(self, here: SimRuntime) -> str:
+        name = self.rng.choice(sorted(self._clients))
+        if not self._deaths or self.world.process(name).dead:
+            return ""
+        self._deaths -= 1
+        self._running -= 1  # it is started again at once, as another process
+        self._start_client(name)
+        return "client death"
+
+    def _heal(self) -> None:
+        self.world.network.heal()
+        self.world.network.set_link(Link())
+        self.world.resume(_SERVER)
+        self._revive_server()
+
+
+@contextlib.contextmanager
+def _errors_logged(failures: list[BaseException]) -> Iterator[None]:
+    """Take what the library logs as an error for one: a background task that died fails the run."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            failures.append(error or RuntimeError(record.getMessage()))
+
+    logger, collector = logging.getLogger("pytikv"), Collector(logging.ERROR)
+    propagate, logger.propagate = logger.propagate, False  # crashes and broken connections are the point, not news
+    logger.addHandler(collector)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate
+
+
+class _Disk:
+    """The server's engine, across crashes."""
+
+    def __init__(self) -> None:
+        from pytikv.server.engine.memory import MemoryEngine
+
+        self.engine = MemoryEngine(keep_durable=True)
+
+    def crash(self) -> None:
+        """Lose what was not flushed."""
+        self.engine = self.engine.after_crash()
