@@ -98,6 +98,7 @@ def test_the_error_is_of_the_kind_that_slept_longest(fake_rt) -> None:
     async def main() -> None:
         for i in range(4):
             await offer.backoff(backoff.SERVER_BUSY, f"busy {i}")
+        offer.deadline = fake_rt.now() + 0.3
         while True:
             await offer.backoff(backoff.REGION_MISS, "region gone")
 
