@@ -166,6 +166,10 @@ class SimRuntime(Loop):
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """See `Runtime.gather`."""
+        if self.dead:  # clean-up code that runs while its process falls: none of them may be left unawaited
+            for coroutine in coroutines:
+                coroutine.close()
+            raise ClientClosed(f"the process {self.name} has crashed")
         return await gather(self, coroutines)
 
     async def with_deadline(self, coroutine: Coroutine[Any, Any, T], deadline: float) -> T:
