@@ -44,6 +44,7 @@ class AioTransport(asyncio.BaseProtocol):
     def __init__(self, protocol: StreamProtocol) -> None:
         self._protocol = protocol
         self._full = False
+        self._lost = False
         self._transport: asyncio.Transport | None = None
         # Bound once: asyncio and uvloop fetch it from the instance and call straight into our protocol.
         self.data_received = protocol.data_received
@@ -60,6 +61,7 @@ class AioTransport(asyncio.BaseProtocol):
 
     def connection_lost(self, error: BaseException | None) -> None:
         """Asyncio's side: the connection is gone."""
+        self._lost = True
         self._protocol.connection_lost(error)
 
     def eof_received(self) -> bool:
@@ -77,7 +79,8 @@ class AioTransport(asyncio.BaseProtocol):
 
     def write(self, data: bytes) -> bool:
         """See `Transport.write`."""
-        self._write(data)
+        if not self._lost:
+            self._write(data)
         return not self._full
 
     def close(self) -> None:
@@ -92,7 +95,7 @@ class AioTransport(asyncio.BaseProtocol):
 
     def pause_reading(self) -> None:
         """See `Transport.pause_reading`."""
-        if self._transport is not None and self._transport.is_reading():
+        if self._transport is not None and not self._lost and self._transport.is_reading():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -248,6 +251,9 @@ class AioRuntime:
         except asyncio.CancelledError as error:
             outer = error
         outer = await self._cancel_rest(tasks, outer)
+        for task in ended:
+            if not task.cancelled():
+                task.exception()  # seen: asyncio complains of errors that nobody looks at
         try:
             if outer is not None:
                 raise outer

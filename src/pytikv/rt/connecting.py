@@ -29,6 +29,8 @@ async def open_connection(
     loop: SocketLoop, host: str, port: int, protocol: StreamProtocol, deadline: float, tls: TlsContext | None
 ) -> SocketTransport:
     """Connect and attach to `loop`. Raises OSError, ssl.SSLError or TimeoutError; leaves nothing open then."""
+    if deadline <= _monotonic():
+        raise TimeoutError
     raw = await _connect_any(loop, host, port, deadline)
     peer_name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if tls is None:
