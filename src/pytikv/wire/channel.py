@@ -158,13 +158,12 @@ class ClientChannel:
             self.transport.abort()
 
     def check_idle(self) -> bool:
-        """Look at a leased connection that sat idle: take in what came meanwhile. Return `usable`.
+        """Lease the connection to the present call and take in what came while it sat idle. Return `usable`.
 
         A TiKV pings an idle connection and closes it when no answer comes, so this must precede its use.
         """
-        poll: Callable[[], object] | None = getattr(self.transport, "poll", None)
-        if poll is not None and self._error is None:
-            poll()
+        if self.transport is not None and self._error is None:
+            self.rt.attach(self.transport)
         return self.usable
 
     # --- calls ------------------------------------------------------------------------------------------------------

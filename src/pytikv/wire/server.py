@@ -4,9 +4,10 @@
 `Streaming` (a factory of `StreamHandler`s, callbacks). Plain handlers run inside `data_received`, and all that one
 chunk brings is answered in one write; async ones run as tasks and are cancelled with their call.
 
-Backpressure and bounds. While the socket takes no more, or more than `max_queued_bytes` wait for the peer's windows,
-no further message is given to a handler: what arrives stays with its call, and its window stays closed. So a peer that
-asks for much and reads nothing holds at most that bound, one answer more, and a window a stream. Messages that are not
+Backpressure and bounds. While the socket takes no more, or more than `max_queued_bytes` wait for the peer's windows (or
+`max_queued_bytes_per_stream` for that of one stream), no further message is given to a handler: what arrives stays with
+its call, and its window stays closed. So a peer that asks for much and reads nothing holds at most that bound, one
+answer more, and a window a stream; and one slow stream does not hold up the others. Messages that are not
 whole yet may hold `max_buffered_bytes` together. Streams, headers, frames and rates: `Http2Config`.
 
 Order of an ending: `shutdown` sends GOAWAY and lets calls finish until its deadline; a fault of the peer's queues
@@ -163,6 +164,7 @@ class ServerConnection:
         caused, self.engine.out = self.engine.out, []
         self.engine.start()
         self.engine.out += caused
+        self._timer.want(self._heard + self.config.keepalive)
 
     def _protocol_error(self, error: ProtocolError) -> None:
         transport = self.transport
@@ -257,10 +259,14 @@ class ServerConnection:
 
     # --- what calls need --------------------------------------------------------------------------------------------
 
-    @property
-    def gate_open(self) -> bool:
-        """Whether handlers may be given more to do."""
-        return not self._blocked and self.engine.queued_bytes <= self.config.max_queued_bytes
+    def may_work(self, stream: Stream) -> bool:
+        """Tell whether the handler of the call on `stream` may be given more to do."""
+        config = self.config
+        return (
+            not self._blocked
+            and stream.queued_bytes <= config.max_queued_bytes_per_stream
+            and self.engine.queued_bytes <= config.max_queued_bytes
+        )
 
     def park(self, call: ServerCall) -> None:
         """Let `call` go on when the gate opens."""
@@ -301,10 +307,12 @@ class ServerConnection:
     def _release(self) -> None:
         self._receiving = True
         try:
-            while self._parked and self.gate_open:
-                call = next(iter(self._parked))
-                del self._parked[call]
-                call.resume()
+            for call in list(self._parked):
+                if self._blocked or self.engine.queued_bytes > self.config.max_queued_bytes:
+                    break
+                if self.may_work(call.stream):
+                    self._parked.pop(call, None)
+                    call.resume()
         finally:
             self._receiving = False
 

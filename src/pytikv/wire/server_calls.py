@@ -2,7 +2,7 @@
 
 A call passes through: messages arrive (`on_data`), the client's end (`on_half_close`), and exactly one finish: with an
 answer, with an error (`finish_with`), by the client's reset, or by its deadline (`expire`). After it nothing is sent or
-given to the handler. While the connection's gate is closed, messages are kept in `_kept`, and the stream's window stays
+given to the handler. While too much of its answers waits, messages are kept in `_kept`, and the stream's window stays
 as it is, until `resume`.
 
 If the client has not ended its side when the call finishes, RST_STREAM(NO_ERROR) follows the trailers.
@@ -119,9 +119,8 @@ class ServerCallOwner(Protocol):
     config: ServerConfig
     buffered_bytes: int
 
-    @property
-    def gate_open(self) -> bool:
-        """Whether handlers may be given more to do."""
+    def may_work(self, stream: Stream) -> bool:
+        """Tell whether the handler of the call on `stream` may be given more to do."""
 
     def park(self, call: ServerCall) -> None:
         """Let `call` go on when the gate opens."""
@@ -208,7 +207,7 @@ class ServerCall:
     def _check_end(self) -> None:
         if self.done or self._kept:
             return
-        if not self.owner.gate_open:
+        if not self.owner.may_work(self.stream):
             self.owner.park(self)
         elif self._deframer.buffered:
             self.finish_with(RpcError(Status.INTERNAL, "the request ended within a message"))
@@ -216,7 +215,7 @@ class ServerCall:
             self._guard(self._half_closed)
 
     def resume(self) -> None:
-        """Go on with what was kept while the gate was closed."""
+        """Go on with what was kept."""
         kept, self._kept = self._kept, deque()
         self._take(kept)
         self._settle()
@@ -228,7 +227,7 @@ class ServerCall:
         for message in messages:
             if self.done:
                 return
-            if self._kept or not owner.gate_open:
+            if self._kept or not owner.may_work(self.stream):
                 self._kept.append(message)
             else:
                 self._message(message)

@@ -25,6 +25,7 @@ class ServerConfig:
     )
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     max_queued_bytes: int = 16 << 20
+    max_queued_bytes_per_stream: int = 1 << 20
     max_buffered_bytes: int = 128 << 20
     handshake_timeout: float = 10.0
     keepalive: float = 10.0
