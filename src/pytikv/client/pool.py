@@ -171,9 +171,11 @@ class ConnectionPool:
 
     def _drop_unusable(self, state: _Address) -> None:
         usable = [channel for channel in state.channels if channel.usable]
-        self._open -= len(state.channels) - len(usable)  # they end by themselves with their last call
+        gone = len(state.channels) - len(usable)
         state.channels = usable
         state.cursor = 0
+        for _ in range(gone):  # they end by themselves with their last call
+            self._give_back()
 
     async def _open_shared(self, state: _Address, deadline: float) -> None:
         if state.channels and state.channels[0].usable:
