@@ -206,7 +206,7 @@ class ServerConnection:
                 encoding = value
         if method != b"POST" or not grpc.is_grpc_content_type(content_type):
             stream.auto_window = True
-            page = self._plain_answer(method, path)
+            page = self._plain_answer(stream, method, path)
             return PlainRequest(self, stream, page, end_stream=end_stream, with_body=method != b"HEAD")
         deadline = None
         if timeout is not None:
@@ -235,12 +235,12 @@ class ServerConnection:
             call.on_half_close()
         return call
 
-    def _plain_answer(self, method: bytes, path: bytes) -> Page:
+    def _plain_answer(self, stream: Stream, method: bytes, path: bytes) -> Page:
         """Answer a request that is not gRPC: a page where there are pages, else what is wrong with it."""
         if self._pages is not None and method in (b"GET", b"HEAD"):
-            return (
-                self._pages(path) if self.gate_open else Page(b"503", b"text/plain", b"read the other answers first\n")
-            )
+            if not self.may_work(stream):
+                return Page(b"503", b"text/plain", b"read the other answers first\n")
+            return self._pages(path)
         return Page(b"405" if method != b"POST" else b"415", b"text/plain", _NOT_GRPC_TEXT)
 
     def _refuse(self, stream: Stream, error: RpcError) -> StreamSink:
