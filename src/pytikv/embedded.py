@@ -16,15 +16,16 @@ is nothing to wait for. A deadline that passes while waiting leaves the write UN
 the machine may undo it.
 
 *Cleaning*: expired values, and in API v2 replaced versions, are removed as writes go on: every `_CLEAN_EVERY` writes a
-step as long as that is taken in the background, from where the last one ended. So garbage is bounded by the live data,
-and an idle store does nothing.
+step over twice as many entries is taken in the background, from where the last one ended. So garbage is bounded by the
+live data, and an idle store does nothing.
 
 *Fork*: a child must not touch the engine. The hook of `client.handle` closes its clients; the store is kept alive
-there, unused, because its destructor would wait for threads that stayed in the parent.
+there, for ever, because its destructor would wait for threads that stayed in the parent.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
@@ -45,7 +46,7 @@ from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.server import PdServer
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.raw import open_raw as open_raw_storage
-from pytikv.types import Checksum, CompareAndSwap, KeyRange
+from pytikv.types import MAX_TIMESTAMP, Checksum, CompareAndSwap, KeyRange
 from pytikv.url import Target
 
 __all__ = ["EmbeddedRaw", "EmbeddedStore", "open_raw", "open_store"]
@@ -53,7 +54,7 @@ __all__ = ["EmbeddedRaw", "EmbeddedStore", "open_raw", "open_store"]
 ItemT = TypeVar("ItemT")
 T = TypeVar("T")
 
-_TIMESTAMPS_TAKEN: Final = 1024
+_TIMESTAMPS_TAKEN: Final = 1 << 17
 _CLEAN_EVERY: Final = 8192
 _INLINE_KEYS: Final = 512  # above this, reading happens off the loop
 _BATCH_BYTES: Final = 1 << 20
@@ -61,27 +62,29 @@ _BATCH_KEYS: Final = 8192
 
 
 class CausalTimestamps:
-    """Ever larger numbers for the versions of API v2, taken from PD in blocks. Safe for threads."""
+    """Ever larger numbers for the versions of API v2, taken from PD. Safe for threads.
+
+    Blocks are large, and the first is taken at once, because taking one may write the disk, and a loop may be waiting.
+    """
 
     def __init__(self, take: Callable[[int], int]) -> None:
         self._take = take
         self._lock = mutex()
-        self._block: Iterator[int] = iter(())
-        self.last = 0
+        self._block = self._next_block()
+
+    def _next_block(self) -> Iterator[int]:
+        last = self._take(_TIMESTAMPS_TAKEN)
+        return iter(range(last - _TIMESTAMPS_TAKEN + 1, last + 1))
 
     def __call__(self) -> int:
         """Return the next one."""
         while True:
-            for timestamp in self._block:  # taking from an iterator is one step: no two threads get the same
+            block = self._block
+            for timestamp in block:  # taking from an iterator is one step: no two threads get the same
                 return timestamp
             with self._lock:
-                first = next(self._block, None)
-                if first is None:
-                    last = self._take(_TIMESTAMPS_TAKEN)
-                    self.last = last
-                    self._block = iter(range(last - _TIMESTAMPS_TAKEN + 1, last + 1))
-                else:
-                    return first
+                if block is self._block:
+                    self._block = self._next_block()
 
 
 class EmbeddedStore:
@@ -94,8 +97,7 @@ class EmbeddedStore:
         self.engine = engine
         self.api_version = version
         self.pd = PdServer(EngineMeta(engine), time=time, getrandbits=bits)
-        self.causal_ts = CausalTimestamps(self.pd.get_ts)
-        self.raw = open_raw_storage(engine, version, now_s=time, causal_ts=self.causal_ts)
+        self.raw = open_raw_storage(engine, version, now_s=time, causal_ts=CausalTimestamps(self.pd.get_ts))
         self.clean_at = engine.ticket + _CLEAN_EVERY if version is not ApiVersion.V1 else float("inf")
         self._clean_from = b""
         self._is_cleaning = False
@@ -124,8 +126,8 @@ class EmbeddedStore:
     def clean(self) -> None:
         """Take one step of cleaning."""
         try:
-            safe_point = max(0, self.causal_ts.last - _TIMESTAMPS_TAKEN)  # below every timestamp not yet given out
-            rest = self.raw.cleanup_step(self._clean_from, limit=_CLEAN_EVERY, safe_point=safe_point)
+            # Every replaced version can go: raw reads see the newest one only, and a scan keeps its own moment.
+            rest = self.raw.cleanup_step(self._clean_from, limit=2 * _CLEAN_EVERY, safe_point=MAX_TIMESTAMP)
             self._clean_from = rest or b""
         finally:
             self._is_cleaning = False
@@ -143,7 +145,6 @@ class EmbeddedStore:
 
 _guard = mutex()
 _stores: dict[str, EmbeddedStore] = {}
-_inherited: list[EmbeddedStore] = []  # in a forked child: what must never be finalised there
 
 
 def open_store(target: Target, config: ClientConfig, rt: Runtime) -> EmbeddedStore:
@@ -241,7 +242,8 @@ class EmbeddedRaw:
     def abandon(self, *, forked: bool) -> None:
         """Give up the store at once; in a forked child, forget it."""
         if forked:
-            _inherited.append(self._store)
+            # Not even at the interpreter's end may RocksDB's destructor run here: see the module's docstring.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._store))
             _stores.clear()
         else:
             self._store.release()

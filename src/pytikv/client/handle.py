@@ -16,6 +16,7 @@ import os
 import threading
 import warnings
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from pytikv.client.raw_backend import RawBackend
@@ -43,8 +44,11 @@ def closed_backend(message: str) -> RawBackend:
 class Connection:
     """What `connect` opened: the runtime, the backend, and the clients that use them."""
 
-    def __init__(self, rt: Runtime, backend: RawBackend) -> None:
+    def __init__(
+        self, rt: Runtime, backend: RawBackend, *, close_runtime: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self.rt = rt
+        self._close_runtime = close_runtime
         self._backend: RawBackend | None = backend
         self._views: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -64,7 +68,11 @@ class Connection:
         """Close all clients and end the connection. Idempotent."""
         backend = self._take("the client was closed")
         if backend is not None:
-            await backend.close()
+            try:
+                await backend.close()
+            finally:
+                if self._close_runtime is not None:
+                    await self._close_runtime()
 
     def abandon(self, message: str, *, forked: bool = False) -> None:
         """As `close`, without waiting for anything."""

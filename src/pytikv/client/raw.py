@@ -11,7 +11,7 @@ became of a write. Options hold for one client view; `with_options` makes anothe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -101,13 +101,24 @@ class AsyncRawClient:
         """
         from pytikv.rt.aio import AioRuntime  # here, so that blocking programs do not load asyncio
 
-        return await cls._open(AioRuntime(), target, options)
+        rt = AioRuntime()
+        try:
+            return await cls._open(rt, target, options, close_runtime=rt.close)
+        except BaseException:
+            await rt.close()
+            raise
 
     @classmethod
-    async def _open(cls: type[_Self], rt: Runtime, target: str | Sequence[str], options: Mapping[str, Any]) -> _Self:
+    async def _open(
+        cls: type[_Self],
+        rt: Runtime,
+        target: str | Sequence[str],
+        options: Mapping[str, Any],
+        close_runtime: Callable[[], Awaitable[None]] | None = None,
+    ) -> _Self:
         place, config = raw_config(target, options)
         backend = await open_backend(rt, place, config)
-        return cls(Connection(rt, backend), backend, is_owner=True)
+        return cls(Connection(rt, backend, close_runtime=close_runtime), backend, is_owner=True)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
