@@ -18,7 +18,7 @@ def selector(
     policy="leader", peers=(A, B, C), health=None, labels=None, want=(), leader=A, rotation=0, down=frozenset()
 ):
     def view(store_id: int) -> StoreView:
-        return StoreView((health or {}).get(store_id, Health.GOOD), (labels or {}).get(store_id, {}))
+        return StoreView((health or {}).get(store_id, Health.GOOD), (labels or {}).get(store_id, ()))
 
     return ReplicaSelector(region(*peers, down=down), leader, view, policy=policy, labels=want, rotation=rotation)
 
@@ -94,7 +94,7 @@ def test_prefer_leader_unless_it_is_slow() -> None:
 
 
 def test_labels_decide_among_equals() -> None:
-    labels = {2: {"zone": "a", "host": "x"}, 3: {"zone": "b"}}
+    labels = {2: (("zone", "a"), ("host", "x")), 3: (("zone", "b"),)}
     want = (("zone", "b"),)
     assert {ask(selector("mixed", labels=labels, want=want, rotation=n)) for n in range(6)} == {3}
     assert ask(selector("mixed", labels=labels, want=want, health={3: Health.SLOW})) in (1, 2)

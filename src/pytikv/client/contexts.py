@@ -18,7 +18,6 @@ from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import context_field, varint
 from pytikv.config import ClientConfig
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
-from pytikv.proto import metapb_pb2 as metapb
 from pytikv.types import Peer, Region
 
 __all__ = ["DEFAULT_REQUEST_SOURCE", "ContextMaker", "rpc_timeout_s"]
@@ -96,8 +95,8 @@ class ContextMaker:
 
 
 def _encode_place(region: Region, peer: Peer) -> bytes:
-    return kvrpcpb.Context(
-        region_id=region.id,
-        region_epoch=metapb.RegionEpoch(conf_ver=region.conf_ver, version=region.version),
-        peer=metapb.Peer(id=peer.id, store_id=peer.store_id, role=metapb.PeerRole.ValueType(peer.role)),
-    ).SerializeToString()
+    place = kvrpcpb.Context(region_id=region.id)
+    place.region_epoch.conf_ver, place.region_epoch.version = region.conf_ver, region.version
+    place.peer.id, place.peer.store_id = peer.id, peer.store_id
+    place.peer.role = peer.role  # type: ignore[assignment]  # the stub knows the enum's members only
+    return place.SerializeToString()

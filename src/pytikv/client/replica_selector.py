@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pytikv.config import Labels, ReplicaRead
@@ -51,7 +51,7 @@ class StoreView(NamedTuple):
     """What the selector needs to know of a store."""
 
     health: Health = Health.GOOD
-    labels: Mapping[str, str] = {}
+    labels: Labels = ()
 
 
 class Choice(NamedTuple):
@@ -194,7 +194,7 @@ class ReplicaSelector:
         if not self._labels:
             return True
         labels = self._store(peer.store_id).labels
-        return all(labels.get(name) == value for name, value in self._labels)
+        return all(label in labels for label in self._labels)
 
     def _can_serve(self, peer: Peer) -> bool:
         tried = self._of(peer)
