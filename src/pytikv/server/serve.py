@@ -25,6 +25,7 @@ from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Future, Runtime
 from pytikv.rt.main import StopRequest, run_main
 from pytikv.rt.tls import load_server_tls
+from pytikv.server.cleanup import Cleaner
 from pytikv.server.config import ServeConfig
 from pytikv.server.engine.interface import Engine
 from pytikv.server.engine.memory import MemoryEngine

@@ -13,6 +13,7 @@ Sources: TiKV src/server/service/kv.rs, src/storage/mod.rs, src/storage/raw/stor
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -131,7 +132,7 @@ class RawCommands:
         ends = [r.end_key for r in request.ranges]
         bounds = [_bounds(start, end, request.reverse) for start, end in zip(starts, ends, strict=True)]
         region = self._claim_ranges(request.context, "raw_batch_scan", bounds)
-        ends = [end or following for end, following in zip(ends, [*starts[1:], b""], strict=True)]
+        ends = [end or following for end, following in itertools.zip_longest(ends, starts[1:], fillvalue=b"")]
         bounds = [_bounds(start, end, request.reverse) for start, end in zip(starts, ends, strict=True)]
         if any(upper and lower >= upper for lower, upper in bounds):
             raise InvalidKeyRanges
