@@ -14,6 +14,7 @@ States: new -> started -> stopped; a failed start is stopped. One server belongs
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -197,9 +198,9 @@ class Server:
 
     async def _run_background(self, pd: PdServer, store: Store, done: Future[None]) -> None:
         """Report to PD, split what has grown and clean up what nobody can see, until the server stops."""
-        checker, cleaner = SplitChecker(store), Cleaner(self.rt, store)
-        next_beat = self.rt.now() + _HEARTBEAT_S
         try:
+            checker, cleaner = SplitChecker(store), Cleaner(self.rt, store)
+            next_beat = self.rt.now() + _HEARTBEAT_S
             while not await self._stops_within(_BACKGROUND_S):
                 if self.rt.now() >= next_beat:
                     await self._beat(pd, store)
@@ -243,7 +244,9 @@ class Server:
         await self.rt.gather(*(port.close(self.rt, deadline) for port in ports.values()))
         background, self._background = self._background, None
         if background is not None:
-            await self.rt.wait(background, None)  # one step of some thousand keys at most
+            # One step over some thousand keys at most; whatever it still does, the engine refuses it once closed.
+            with contextlib.suppress(TimeoutError):
+                await self.rt.wait(background, self.rt.now() + self.config.stop_timeout)
         engine, self.engine = self.engine, None
         if engine is not None:
             await self.rt.run_blocking(engine.close)
