@@ -67,6 +67,7 @@ class FakeCluster:
         self.stores: dict[int, metapb.Store] = {}
         self.bootstrapped = True
         self.has_batch_scan = True
+        self.has_query_region = True
         self.answer_cluster_id: int | None = None
         self.announce: Callable[[FakeMember], str] = lambda member: f"http://{member.address}"
         self.calls: list[tuple[int, str]] = []
@@ -148,6 +149,7 @@ class FakeMember:
         for method in ("GetStore", "GetAllStores"):
             routes[f"/pdpb.PD/{method}".encode()] = Unary(self._handler(method))
         routes[b"/keyspacepb.Keyspace/LoadKeyspace"] = Unary(self._handler("LoadKeyspace"))
+        routes[b"/pdpb.PD/QueryRegion"] = Streaming(lambda stream: _QueryHandler(self, stream))
         routes[b"/pdpb.PD/Tso"] = Streaming(lambda stream: _TsoHandler(self, stream))
 
         def accept() -> ServerConnection:
@@ -304,6 +306,38 @@ class _TsoHandler(StreamHandler):
             raise answer
         if answer is not None:
             self.stream.send(answer.SerializeToString())
+
+
+class _QueryHandler(StreamHandler):
+    def __init__(self, member: FakeMember, stream: Any) -> None:
+        self.member = member
+        self.stream = stream
+
+    def on_message(self, message: bytes) -> None:
+        member, cluster = self.member, self.member.cluster
+        if not cluster.has_query_region:
+            raise RpcError(Status.UNIMPLEMENTED, "unknown method QueryRegion")
+        if cluster.leader != member.index:
+            raise RpcError(Status.UNAVAILABLE, "not leader")
+        cluster.calls.append((member.index, "QueryRegion"))
+        request = pdpb.QueryRegionRequest.FromString(message)
+        answer = pdpb.QueryRegionResponse(header=pdpb.ResponseHeader(cluster_id=cluster.cluster_id))
+
+        def note(found: Any) -> int:
+            if found.region.id:
+                region = pdpb.RegionResponse(region=found.region, leader=found.leader)
+                answer.regions_by_id[found.region.id].CopyFrom(region)
+            return found.region.id
+
+        for key in request.keys:
+            answer.key_id_map.append(note(member._region(member._find(key))))
+        for key in request.prev_keys:
+            index = member._find(key)
+            answer.prev_key_id_map.append(note(member._region(None if index is None else index - 1)))
+        for region in cluster.regions:
+            if region.region.id in request.ids:
+                note(region)
+        self.stream.send(answer.SerializeToString())
 
 
 class Fakes:

@@ -61,6 +61,35 @@ def test_region_lookups(fakes, with_pd) -> None:
     with_pd(cluster.endpoints, main)
 
 
+@pytest.mark.parametrize("has_query_region", [True, False])
+def test_region_lookups_joined_on_a_stream(fakes, with_pd, has_query_region) -> None:
+    cluster = fakes.cluster(2)
+    cluster.has_query_region = has_query_region
+    cluster.regions = [fakes.region(1, b"", b"m"), fakes.region(2, b"m", b"", leader=3)]
+
+    async def main(pd, rt):
+        until = rt.now() + 5
+        for _ in range(2):
+            found = await rt.gather(
+                *(pd.get_region(b"%d" % i, until) for i in range(50)),
+                pd.get_region(b"x", until),
+                pd.get_prev_region(b"x", until),
+                pd.get_prev_region(b"a", until),
+                pd.get_region_by_id(2, until),
+                pd.get_region_by_id(9, until),
+            )
+            assert [one and one.id for one in found] == [1] * 50 + [2, 1, None, 2, None]
+            assert found[50].leader.store_id == 3
+        if has_query_region:
+            assert cluster.count("GetRegion") == 0
+            assert cluster.count("QueryRegion") <= 6
+        cluster.leader = 1
+        assert (await pd.get_region(b"x", until)).id == 2
+        assert (await pd.get_region(b"y", until)).id == 2
+
+    with_pd(cluster.endpoints, main, use_query_region=True)
+
+
 def test_unknown_region_is_none(fakes, with_pd) -> None:
     cluster = fakes.cluster()
 

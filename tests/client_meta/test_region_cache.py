@@ -98,7 +98,7 @@ def check_shape(cache: RegionCache, dumb: Dumb) -> None:
     assert separators == sorted(set(separators))
     assert len(separators) == len(chunks)
     for i, (starts, entries) in enumerate(chunks):
-        assert starts == [e.start_key for e in entries] == sorted(starts)
+        assert list(starts) == [e.start_key for e in entries] == sorted(starts)
         assert len(starts) <= region_cache._CHUNK
         assert all(separators[i] <= s for s in starts)
         assert i + 1 == len(chunks) or all(s < separators[i + 1] for s in starts)

@@ -10,8 +10,9 @@ PD is a ConfigError and its data is never used. At `connect` all endpoints get a
 endpoints of two clusters are noticed. While requests are made, the members are asked again once a minute, in the
 background.
 
-Identical look-ups under way at the same time are one request, across threads and tasks. BatchScanRegions and
-QueryRegion are tried once and, where PD lacks them, replaced by ScanRegions and GetRegion for good.
+Identical look-ups under way at the same time are one request, across threads and tasks. With `use_query_region` all
+look-ups of single regions are joined on one stream (`pd_query`). BatchScanRegions and QueryRegion are tried once and,
+where PD lacks them, replaced by ScanRegions and unary look-ups for good.
 
 Keys here are in region form (codec.api). Errors: ConnectionFailed with each address and its reason when no member
 could be reached in time; RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
@@ -32,6 +33,7 @@ from pytikv.client.flights import Flights
 from pytikv.client.pd_discovery import Round, ask_members
 from pytikv.client.pd_members import Members
 from pytikv.client.pd_messages import region_from, regions_from_scan, store_from
+from pytikv.client.pd_query import RegionQueries, RegionQuery
 from pytikv.client.pd_status import check_header, fatal_status, header_error
 from pytikv.client.pool import ConnectionPool
 from pytikv.client.tso import TsoClient
@@ -40,7 +42,7 @@ from pytikv.proto import keyspacepb_pb2 as keyspacepb
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
 from pytikv.types import KeyRange, Region, Store
-from pytikv.wire.errors import RpcError
+from pytikv.wire.errors import RpcError, Status
 
 __all__ = ["PdClient"]
 
@@ -71,6 +73,7 @@ class PdClient:
         *,
         timeout_s: float = 3.0,
         cluster_id: int = 0,
+        use_query_region: bool = False,
     ) -> None:
         """Make a client; nothing is sent yet.
 
@@ -80,6 +83,7 @@ class PdClient:
             endpoints: `host:port`, `http://host:port` or `https://host:port` of some members, at least one.
             timeout_s: seconds that one request may take.
             cluster_id: the cluster that must be there; 0 takes the one that is.
+            use_query_region: join look-ups of regions on a stream. Pays with many at once; one alone is no faster.
 
         Raises ConfigError for an endpoint that is none.
         """
@@ -95,6 +99,7 @@ class PdClient:
         """What every request carries."""
         self.tso = TsoClient(rt, pool, self, timeout_s=timeout_s)
         """The timestamp oracle."""
+        self._queries = RegionQueries(rt, pool, self, timeout_s=timeout_s) if use_query_region else None
 
     @property
     def cluster_id(self) -> int:
@@ -120,6 +125,8 @@ class PdClient:
         """End the timestamp stream; the pool is its owner's to close. Idempotent."""
         self._closed = True
         self.tso.close()
+        if self._queries is not None:
+            self._queries.close()
 
     # --- the leader ---------------------------------------------------------------------------------------------------
 
@@ -242,14 +249,18 @@ class PdClient:
 
     async def get_region(self, region_key: bytes, deadline: float) -> Region | None:
         """Return the region that holds a key; None while PD knows of none (a split is being reported)."""
-        return await self._get_region("GetRegion", region_key, deadline)
+        return await self._get_region("GetRegion", region_key, RegionQuery(key=region_key), deadline)
 
     async def get_prev_region(self, region_key: bytes, deadline: float) -> Region | None:
         """Return the region before the one that holds a key; None where there is none."""
-        return await self._get_region("GetPrevRegion", region_key, deadline)
+        return await self._get_region("GetPrevRegion", region_key, RegionQuery(prev_key=region_key), deadline)
 
-    async def _get_region(self, method: str, region_key: bytes, deadline: float) -> Region | None:
+    async def _get_region(self, method: str, region_key: bytes, query: RegionQuery, deadline: float) -> Region | None:
         async def load() -> Region | None:
+            if self._queries is not None:
+                answer = await self._query(self._queries, query, deadline)
+                if answer is not _NO_ANSWER:
+                    return answer
             request = pdpb.GetRegionRequest(region_key=region_key)
             return region_from(await self._call(_PD + method, request, pdpb.GetRegionResponse.FromString, deadline))
 
@@ -259,11 +270,26 @@ class PdClient:
         """Return a region by its id; None when there is none."""
 
         async def load() -> Region | None:
+            if self._queries is not None:
+                found = await self._query(self._queries, RegionQuery(region_id=region_id), deadline)
+                if found is not _NO_ANSWER:
+                    return found
             request = pdpb.GetRegionByIDRequest(region_id=region_id)
             answer = await self._call(_PD + "GetRegionByID", request, pdpb.GetRegionResponse.FromString, deadline)
             return region_from(answer)
 
         return await self._flights.run(("GetRegionByID", region_id), load, deadline)
+
+    async def _query(self, queries: RegionQueries, query: RegionQuery, deadline: float) -> Region | None:
+        """Look up on the stream; `_NO_ANSWER` where the unary way must be gone."""
+        try:
+            return await queries.get(query, deadline)
+        except RpcError as error:
+            if error.status == Status.UNIMPLEMENTED:
+                self._queries = None
+        except (ConnectionFailed, Overloaded, TimeoutError, ServerError):
+            pass
+        return _NO_ANSWER
 
     async def scan_regions(self, start_key: bytes, end_key: bytes, limit: int, deadline: float) -> list[Region]:
         """Return the regions that overlap `[start_key, end_key)`, in order, at most `limit`. There may be holes."""
@@ -338,6 +364,7 @@ class PdClient:
         return answer.keyspace.id
 
 
+_NO_ANSWER: Final = Region(0, b"", b"", 0, 0, ())
 _LEFT_TO_METHODS: Final = frozenset({pdpb.REGION_NOT_FOUND, pdpb.ENTRY_NOT_FOUND, pdpb.STORE_TOMBSTONE})
 
 

@@ -3,7 +3,7 @@
 Keys are in *region form* throughout (codec.api), the form that PD keeps borders in. So one cache serves raw and
 transactional keys, and every API version, of one cluster; the caller encodes.
 
-**Shape.** A two-level sorted list: chunks of at most 128 regions, found by the separators before them. A chunk and the
+**Shape.** A two-level sorted list: chunks of at most 64 regions, found by the separators before them. A chunk and the
 separators are never changed once published: a writer builds the new chunk and puts it in place with one store. So any
 number of threads reads without a lock while one writes; writers exclude each other. An insert copies one chunk (a few
 microseconds), and once in some hundred also the separators.
@@ -14,7 +14,7 @@ region it overlaps, not of a lower version or conf_ver than a region of the same
 **Life.** `locate` finds valid regions only. A region expires 600 s (and up to 60 s of jitter) after it was last used;
 one with a down peer does so after it was loaded, so that the peer's return is seen. `invalidate` takes it out of use at
 once but keeps it in place for 10 s as a guard: an answer of PD that is older than what is known to be outdated must not
-come back. Expired regions are removed by later inserts, a chunk for every 32 of them: an idle client does nothing.
+come back. Expired regions are removed by later inserts, a chunk for every 16 of them: an idle client does nothing.
 
 **Bound.** `max_regions` (2^20; a region takes about a kilobyte): past it the chunk under the sweeping hand is emptied.
 
@@ -40,8 +40,9 @@ TTL_S: Final = 600.0
 JITTER_S: Final = 60.0
 GUARD_S: Final = 10.0
 MAX_REGIONS: Final = 1 << 20
-_CHUNK: Final = 128
-_SWEEP_EVERY: Final = 32  # half a chunk's worth of inserts and less: the hand must outrun the growth
+_CHUNK: Final = 64
+_SWEEP_EVERY: Final = 16  # a growing cache splits a chunk every 32 inserts: the hand must outrun that
+_SECONDS_KEPT: Final = 4096
 _NEVER: Final = float("-inf")
 
 
@@ -121,7 +122,7 @@ class CachedRegion:
         )
 
 
-_Chunk = tuple[list[bytes], list[CachedRegion]]
+_Chunk = tuple[tuple[bytes, ...], tuple[CachedRegion, ...]]
 _Index = tuple[list[bytes], list[_Chunk]]
 
 
@@ -143,9 +144,10 @@ class RegionCache:
         self._lock = mutex()
         self._by_id: dict[int, CachedRegion] = {}
         # Separator i is at or below every start key of chunk i and above every one of chunk i - 1; the first is b"".
-        self._index: _Index = ([b""], [([], [])])
+        self._index: _Index = ([b""], [((), ())])
         self._hand = 0
         self._inserts = 0
+        self._seconds: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -219,13 +221,26 @@ class RegionCache:
             return False
         if not region.meta.down_peer_ids:
             self._set_expiry(region, now)
+            if not region.valid:  # invalidated by another thread in this moment: let no look-up find it
+                region.renew_at = region.expires_at = _NEVER
+                return False
         return True
 
     def _set_expiry(self, region: CachedRegion, now: float) -> None:
         # Renewing costs a little, so it is done at most once per jitter and region, not at each use.
         jitter_s = self._rng.random() * JITTER_S
-        region.expires_at = now + self._ttl_s + jitter_s
-        region.renew_at = now + jitter_s if not region.meta.down_peer_ids else now + self._ttl_s
+        region.expires_at = self._shared(now + self._ttl_s + jitter_s)
+        region.renew_at = self._shared(now + jitter_s if not region.meta.down_peer_ids else now + self._ttl_s)
+
+    def _shared(self, when: float) -> float:
+        """Return the object for a time, to the second: regions that share it spare look-ups a wait for memory."""
+        second = int(when)
+        shared = self._seconds.get(second)
+        if shared is None:
+            if len(self._seconds) > _SECONDS_KEPT:
+                self._seconds = {}
+            shared = self._seconds[second] = float(second)
+        return shared
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +310,7 @@ class RegionCache:
                 entry.valid = False
                 entry.renew_at = entry.expires_at = _NEVER
             self._by_id = {}
-            self._index = ([b""], [([], [])])
+            self._index = ([b""], [((), ())])
 
     def _build(self, meta: Region, leader_store_id: int | None) -> CachedRegion | None:
         routes = tuple(Route(peer, self._store_of(peer.store_id)) for peer in meta.peers)
@@ -336,9 +351,10 @@ class RegionCache:
         separators, chunks = self._index
         first_starts, first_regions = chunks[low[0]]
         last_starts, last_regions = chunks[high[0]]
-        fresh = [] if region is None else [region]
-        regions = [*first_regions[: low[1]], *fresh, *last_regions[high[1] :]]
-        starts = [*first_starts[: low[1]], *(r.start_key for r in fresh), *last_starts[high[1] :]]
+        regions, starts = last_regions[high[1] :], last_starts[high[1] :]
+        if region is not None:
+            regions, starts = (region, *regions), (region.start_key, *starts)
+        regions, starts = first_regions[: low[1]] + regions, first_starts[: low[1]] + starts
         stays_sorted = not regions or low[0] + 1 == len(separators) or starts[-1] < separators[low[0] + 1]
         if low[0] == high[0] and len(regions) <= _CHUNK and stays_sorted and (regions or len(chunks) == 1):
             chunks[low[0]] = (starts, regions)  # one store: a reader sees the old chunk or the new one
@@ -349,7 +365,7 @@ class RegionCache:
         separators = [*separators[: low[0]], *marks, *separators[high[0] + 1 :]]
         chunks = [*chunks[: low[0]], *made, *chunks[high[0] + 1 :]]
         if not chunks:
-            separators, chunks = [b""], [([], [])]
+            separators, chunks = [b""], [((), ())]
         separators[0] = b""
         self._index = (separators, chunks)
 
@@ -373,7 +389,7 @@ class RegionCache:
         self._hand = (self._hand + 1) % len(chunks)
         regions = chunks[self._hand][1]
         evict = len(self._by_id) > self._max_regions
-        kept = []
+        kept: list[CachedRegion] = []
         for entry in regions:
             if entry is keep or (not evict and (now < entry.expires_at or now < entry.guard_until)):
                 kept.append(entry)
@@ -385,12 +401,12 @@ class RegionCache:
             self._splice((self._hand, 0), (self._hand, len(regions)), None)
 
 
-def _packed(regions: list[CachedRegion]) -> _Chunk:
+def _packed(regions: Sequence[CachedRegion]) -> _Chunk:
     """Make a chunk with copies of its keys: made in one go, they lie side by side.
 
     At 10^6 regions a look-up waits for memory most of the time; keys on few pages instead of many help.
     """
-    return [bytes(bytearray(region.start_key)) for region in regions], regions
+    return tuple([bytes(bytearray(region.start_key)) for region in regions]), tuple(regions)
 
 
 def _older(meta: Region, than: Region) -> bool:
