@@ -29,14 +29,20 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+KeyOf = Callable[[Any], bytes] | None
+"""How to take the wire key out of an item; None: the item is the key."""
+
+
 class Locator(Protocol):
     """Whoever finds regions, from the cache or from PD."""
 
     async def locate(self, key: bytes, deadline: float, until: bytes | None = None) -> CachedRegion:
         """Return the region that holds `key` (region form); `until`: how far the caller goes on from there."""
+        ...
 
     async def locate_end(self, key: bytes, deadline: float) -> CachedRegion:
         """Return the region that holds the keys just below `key` (region form; `b""`: the very last)."""
+        ...
 
 
 class Piece(NamedTuple):
@@ -78,17 +84,17 @@ class RegionMap:
         except ValueError:
             raise ConfigError("the cluster's regions have borders of another API version: check api_version") from None
 
-    async def group(
-        self, items: Sequence[ItemT], key_of: Callable[[ItemT], bytes], call: Call
-    ) -> list[tuple[CachedRegion, Sequence[ItemT]]]:
+    async def group(self, items: Sequence[Any], key_of: KeyOf, call: Call) -> list[tuple[CachedRegion, Sequence[Any]]]:
         """Divide items with distinct keys, at least one, by region; within one they may be ordered anew."""
-        last = key_of(max(items, key=key_of))
-        region = await self.find(key_of(min(items, key=key_of)), call, last + b"\x00")
+        first, last = min(items, key=key_of), max(items, key=key_of)
+        if key_of is not None:
+            first, last = key_of(first), key_of(last)
+        region = await self.find(first, call, last + b"\x00")
         end = self.border(region.end_key)
         if not end or last < end:
             return [(region, items)]
         ordered = sorted(items, key=key_of)
-        groups: list[tuple[CachedRegion, Sequence[ItemT]]] = []
+        groups: list[tuple[CachedRegion, Sequence[Any]]] = []
         low = 0
         while True:
             high = max(low + 1, bisect_left(ordered, end, lo=low, key=key_of)) if end else len(ordered)
@@ -96,7 +102,7 @@ class RegionMap:
             if high == len(ordered):
                 return groups
             low = high
-            region = await self.find(key_of(ordered[low]), call, last + b"\x00")
+            region = await self.find(ordered[low] if key_of is None else key_of(ordered[low]), call, last + b"\x00")
             end = self.border(region.end_key)
 
     async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[Piece]:
@@ -129,20 +135,18 @@ async def run_bounded(rt: Runtime, jobs: Sequence[Callable[[], Coroutine[Any, An
 class Batch(Protocol[ItemT]):
     """One kind of batch: how its items are cut, sent and answered."""
 
-    @property
-    def rpc(self) -> Rpc:
-        """The RPC of the batch."""
+    rpc: Rpc
+    key_of: KeyOf
 
-    def key_of(self, item: ItemT) -> bytes:
-        """Return an item's wire key."""
-
-    def cut(self, items: Sequence[ItemT]) -> Iterable[Sequence[ItemT]]:
+    def cut(self, items: Sequence[ItemT], /) -> Iterable[Sequence[ItemT]]:
         """Cut items of one region into requests."""
+        ...
 
-    def encode(self, items: Sequence[ItemT]) -> bytes:
+    def encode(self, items: Sequence[ItemT], /) -> bytes:
         """Return the request without its context."""
+        ...
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes, /) -> None:
         """Read an answer; raises the TikvError that it holds."""
 
 
@@ -189,8 +193,10 @@ class Batches(Generic[ItemT]):
 
     def _note(self, items: Sequence[ItemT], error: TikvError, call: Call) -> None:
         call.settle(error)
+        key_of = self._batch.key_of
         for item in items:
-            self.failed[self._batch.key_of(item)] = error
+            key: Any = item if key_of is None else key_of(item)
+            self.failed[key] = error
 
 
 async def over_range(

@@ -44,12 +44,15 @@ class RawBackend(Protocol):
     @property
     def config(self) -> ClientConfig:
         """The options in force; `api_version` is settled."""
+        ...
 
     def with_config(self, config: ClientConfig) -> RawBackend:
         """Return a view of the same data with other options. Cheap."""
+        ...
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the value, None where there is no such key."""
+        ...
 
     async def put(self, key: bytes, value: bytes, ttl: int) -> None:
         """Write one pair."""
@@ -59,37 +62,46 @@ class RawBackend(Protocol):
 
     async def batch_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the pairs that are there, in any order. `keys` are distinct and not empty."""
+        ...
 
     async def batch_put(self, writes: Sequence[Write]) -> dict[bytes, TikvError]:
         """Write pairs; returns what failed. `writes` have distinct keys and are not empty."""
+        ...
 
     async def batch_delete(self, keys: Sequence[bytes]) -> dict[bytes, TikvError]:
         """Delete keys; returns what failed. `keys` are distinct and not empty."""
+        ...
 
     def span(self, start: bytes, end: bytes) -> Span:
         """Return a range of user keys as a span."""
+        ...
 
     async def scan_page(self, span: Span, limit: int, *, reverse: bool, keys_only: bool) -> RawPage:
         """Return up to `limit` pairs (at least 1) from one end of the span. Values are `b""` with `keys_only`."""
+        ...
 
     async def delete_range(self, start: bytes, end: bytes) -> None:
         """Delete all keys of a range that is not empty."""
 
     async def get_ttl(self, key: bytes) -> int | None:
         """Return the seconds left, None without such a key or expiry. Refused where the store has no TTL."""
+        ...
 
     async def compare_and_swap(
         self, key: bytes, expected: bytes | None, value: bytes | None, ttl: int
     ) -> CompareAndSwap:
         """Write `value` (None: delete) if the key has the value `expected` (None: is absent)."""
+        ...
 
     async def checksum(self, start: bytes, end: bytes) -> Checksum:
         """Return the checksum of a range that is not empty."""
+        ...
 
     async def coprocessor(
         self, name: str, version: str, ranges: Sequence[KeyRange], data: bytes
     ) -> list[tuple[list[KeyRange], bytes]]:
         """Call a plugin once in each region; returns the ranges served and the answer of each."""
+        ...
 
     async def close(self) -> None:
         """End the connection that `open_backend` made; views share it."""
@@ -110,6 +122,7 @@ def check_config(config: ClientConfig) -> ClientConfig:
 class _Opener(Protocol):
     async def __call__(self, rt: Runtime, target: Target, config: ClientConfig) -> RawBackend:
         """Open the data at `target`."""
+        ...
 
 
 _OPENERS: Final = {"tikv": "pytikv.client.raw_remote", "embedded": "pytikv.embedded"}

@@ -6,20 +6,17 @@ A request ends after `batch_keys` keys or once its bytes pass `batch_put_bytes`,
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from pytikv.client import rpcs
+from pytikv.client.by_region import KeyOf
 from pytikv.client.raw_backend import Write
 from pytikv.client.store_errors import raw_error
 from pytikv.config import ClientConfig
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["DeleteBatch", "GetBatch", "PutBatch"]
-
-
-def _same(key: bytes) -> bytes:
-    return key
 
 
 def _cut_keys(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
@@ -33,10 +30,9 @@ def _cut_keys(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
 class GetBatch:
     """RawBatchGet. `found` gathers the pairs of all answers."""
 
-    rpc: Final = rpcs.RAW_BATCH_GET
-    key_of = staticmethod(_same)
-
     def __init__(self, config: ClientConfig, prefix_size: int) -> None:
+        self.rpc = rpcs.RAW_BATCH_GET
+        self.key_of: KeyOf = None
         self.found: dict[bytes, bytes] = {}
         self._config = config
         self._prefix_size = prefix_size
@@ -64,10 +60,9 @@ class GetBatch:
 class DeleteBatch:
     """RawBatchDelete."""
 
-    rpc: Final = rpcs.RAW_BATCH_DELETE
-    key_of = staticmethod(_same)
-
     def __init__(self, config: ClientConfig) -> None:
+        self.rpc = rpcs.RAW_BATCH_DELETE
+        self.key_of: KeyOf = None
         self._config = config
 
     def cut(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
@@ -88,15 +83,10 @@ class DeleteBatch:
 class PutBatch:
     """RawBatchPut, with one TTL for all or one for each pair."""
 
-    rpc: Final = rpcs.RAW_BATCH_PUT
-
     def __init__(self, config: ClientConfig) -> None:
+        self.rpc = rpcs.RAW_BATCH_PUT
+        self.key_of: KeyOf = operator.itemgetter(0)
         self._config = config
-
-    @staticmethod
-    def key_of(write: Write) -> bytes:
-        """Return the key."""
-        return write[0]
 
     def cut(self, writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
         """Cut by bytes and number; a request is ended after the pair that passes the limit."""

@@ -54,9 +54,11 @@ class Channel(Protocol):
 
     async def unary(self, path: bytes, request: bytes, *, deadline: float) -> bytes:
         """Call a method by itself."""
+        ...
 
     async def batch(self, slot: int, request: bytes, deadline: float) -> bytes:
         """Send one command over the BatchCommands stream."""
+        ...
 
 
 class ChannelSource(Protocol):
@@ -64,6 +66,7 @@ class ChannelSource(Protocol):
 
     async def channel(self, address: str, deadline: float) -> Channel:
         """Return a channel to `address`; it is the caller's until the end of the present call."""
+        ...
 
     def forget(self, address: str) -> None:
         """Close the connections to an address."""
