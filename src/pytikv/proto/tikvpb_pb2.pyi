@@ -9,7 +9,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class BatchCommandsRequest(_message.Message):
     __slots__ = ("requests", "request_ids", "client_send_time_ns")
     class Request(_message.Message):
-        __slots__ = ("RawGet", "RawBatchGet", "RawPut", "RawBatchPut", "RawDelete", "RawBatchDelete", "RawScan", "RawDeleteRange", "RawBatchScan", "GetHealthFeedback", "Empty")
+        __slots__ = ("RawGet", "RawBatchGet", "RawPut", "RawBatchPut", "RawDelete", "RawBatchDelete", "RawScan", "RawDeleteRange", "RawBatchScan", "RawCoprocessor", "GetHealthFeedback", "Empty")
         RAWGET_FIELD_NUMBER: _ClassVar[int]
         RAWBATCHGET_FIELD_NUMBER: _ClassVar[int]
         RAWPUT_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class BatchCommandsRequest(_message.Message):
         RAWSCAN_FIELD_NUMBER: _ClassVar[int]
         RAWDELETERANGE_FIELD_NUMBER: _ClassVar[int]
         RAWBATCHSCAN_FIELD_NUMBER: _ClassVar[int]
+        RAWCOPROCESSOR_FIELD_NUMBER: _ClassVar[int]
         GETHEALTHFEEDBACK_FIELD_NUMBER: _ClassVar[int]
         EMPTY_FIELD_NUMBER: _ClassVar[int]
         RawGet: _kvrpcpb_pb2.RawGetRequest
@@ -30,9 +31,10 @@ class BatchCommandsRequest(_message.Message):
         RawScan: _kvrpcpb_pb2.RawScanRequest
         RawDeleteRange: _kvrpcpb_pb2.RawDeleteRangeRequest
         RawBatchScan: _kvrpcpb_pb2.RawBatchScanRequest
+        RawCoprocessor: _kvrpcpb_pb2.RawCoprocessorRequest
         GetHealthFeedback: _kvrpcpb_pb2.GetHealthFeedbackRequest
         Empty: BatchCommandsEmptyRequest
-        def __init__(self, RawGet: _Optional[_Union[_kvrpcpb_pb2.RawGetRequest, _Mapping]] = ..., RawBatchGet: _Optional[_Union[_kvrpcpb_pb2.RawBatchGetRequest, _Mapping]] = ..., RawPut: _Optional[_Union[_kvrpcpb_pb2.RawPutRequest, _Mapping]] = ..., RawBatchPut: _Optional[_Union[_kvrpcpb_pb2.RawBatchPutRequest, _Mapping]] = ..., RawDelete: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRequest, _Mapping]] = ..., RawBatchDelete: _Optional[_Union[_kvrpcpb_pb2.RawBatchDeleteRequest, _Mapping]] = ..., RawScan: _Optional[_Union[_kvrpcpb_pb2.RawScanRequest, _Mapping]] = ..., RawDeleteRange: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRangeRequest, _Mapping]] = ..., RawBatchScan: _Optional[_Union[_kvrpcpb_pb2.RawBatchScanRequest, _Mapping]] = ..., GetHealthFeedback: _Optional[_Union[_kvrpcpb_pb2.GetHealthFeedbackRequest, _Mapping]] = ..., Empty: _Optional[_Union[BatchCommandsEmptyRequest, _Mapping]] = ...) -> None: ...
+        def __init__(self, RawGet: _Optional[_Union[_kvrpcpb_pb2.RawGetRequest, _Mapping]] = ..., RawBatchGet: _Optional[_Union[_kvrpcpb_pb2.RawBatchGetRequest, _Mapping]] = ..., RawPut: _Optional[_Union[_kvrpcpb_pb2.RawPutRequest, _Mapping]] = ..., RawBatchPut: _Optional[_Union[_kvrpcpb_pb2.RawBatchPutRequest, _Mapping]] = ..., RawDelete: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRequest, _Mapping]] = ..., RawBatchDelete: _Optional[_Union[_kvrpcpb_pb2.RawBatchDeleteRequest, _Mapping]] = ..., RawScan: _Optional[_Union[_kvrpcpb_pb2.RawScanRequest, _Mapping]] = ..., RawDeleteRange: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRangeRequest, _Mapping]] = ..., RawBatchScan: _Optional[_Union[_kvrpcpb_pb2.RawBatchScanRequest, _Mapping]] = ..., RawCoprocessor: _Optional[_Union[_kvrpcpb_pb2.RawCoprocessorRequest, _Mapping]] = ..., GetHealthFeedback: _Optional[_Union[_kvrpcpb_pb2.GetHealthFeedbackRequest, _Mapping]] = ..., Empty: _Optional[_Union[BatchCommandsEmptyRequest, _Mapping]] = ...) -> None: ...
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     CLIENT_SEND_TIME_NS_FIELD_NUMBER: _ClassVar[int]
@@ -44,7 +46,7 @@ class BatchCommandsRequest(_message.Message):
 class BatchCommandsResponse(_message.Message):
     __slots__ = ("responses", "request_ids", "transport_layer_load", "health_feedback", "tikv_send_time_ns")
     class Response(_message.Message):
-        __slots__ = ("RawGet", "RawBatchGet", "RawPut", "RawBatchPut", "RawDelete", "RawBatchDelete", "RawScan", "RawDeleteRange", "RawBatchScan", "GetHealthFeedback", "Empty")
+        __slots__ = ("RawGet", "RawBatchGet", "RawPut", "RawBatchPut", "RawDelete", "RawBatchDelete", "RawScan", "RawDeleteRange", "RawBatchScan", "RawCoprocessor", "GetHealthFeedback", "Empty")
         RAWGET_FIELD_NUMBER: _ClassVar[int]
         RAWBATCHGET_FIELD_NUMBER: _ClassVar[int]
         RAWPUT_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +56,7 @@ class BatchCommandsResponse(_message.Message):
         RAWSCAN_FIELD_NUMBER: _ClassVar[int]
         RAWDELETERANGE_FIELD_NUMBER: _ClassVar[int]
         RAWBATCHSCAN_FIELD_NUMBER: _ClassVar[int]
+        RAWCOPROCESSOR_FIELD_NUMBER: _ClassVar[int]
         GETHEALTHFEEDBACK_FIELD_NUMBER: _ClassVar[int]
         EMPTY_FIELD_NUMBER: _ClassVar[int]
         RawGet: _kvrpcpb_pb2.RawGetResponse
@@ -65,9 +68,10 @@ class BatchCommandsResponse(_message.Message):
         RawScan: _kvrpcpb_pb2.RawScanResponse
         RawDeleteRange: _kvrpcpb_pb2.RawDeleteRangeResponse
         RawBatchScan: _kvrpcpb_pb2.RawBatchScanResponse
+        RawCoprocessor: _kvrpcpb_pb2.RawCoprocessorResponse
         GetHealthFeedback: _kvrpcpb_pb2.GetHealthFeedbackResponse
         Empty: BatchCommandsEmptyResponse
-        def __init__(self, RawGet: _Optional[_Union[_kvrpcpb_pb2.RawGetResponse, _Mapping]] = ..., RawBatchGet: _Optional[_Union[_kvrpcpb_pb2.RawBatchGetResponse, _Mapping]] = ..., RawPut: _Optional[_Union[_kvrpcpb_pb2.RawPutResponse, _Mapping]] = ..., RawBatchPut: _Optional[_Union[_kvrpcpb_pb2.RawBatchPutResponse, _Mapping]] = ..., RawDelete: _Optional[_Union[_kvrpcpb_pb2.RawDeleteResponse, _Mapping]] = ..., RawBatchDelete: _Optional[_Union[_kvrpcpb_pb2.RawBatchDeleteResponse, _Mapping]] = ..., RawScan: _Optional[_Union[_kvrpcpb_pb2.RawScanResponse, _Mapping]] = ..., RawDeleteRange: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRangeResponse, _Mapping]] = ..., RawBatchScan: _Optional[_Union[_kvrpcpb_pb2.RawBatchScanResponse, _Mapping]] = ..., GetHealthFeedback: _Optional[_Union[_kvrpcpb_pb2.GetHealthFeedbackResponse, _Mapping]] = ..., Empty: _Optional[_Union[BatchCommandsEmptyResponse, _Mapping]] = ...) -> None: ...
+        def __init__(self, RawGet: _Optional[_Union[_kvrpcpb_pb2.RawGetResponse, _Mapping]] = ..., RawBatchGet: _Optional[_Union[_kvrpcpb_pb2.RawBatchGetResponse, _Mapping]] = ..., RawPut: _Optional[_Union[_kvrpcpb_pb2.RawPutResponse, _Mapping]] = ..., RawBatchPut: _Optional[_Union[_kvrpcpb_pb2.RawBatchPutResponse, _Mapping]] = ..., RawDelete: _Optional[_Union[_kvrpcpb_pb2.RawDeleteResponse, _Mapping]] = ..., RawBatchDelete: _Optional[_Union[_kvrpcpb_pb2.RawBatchDeleteResponse, _Mapping]] = ..., RawScan: _Optional[_Union[_kvrpcpb_pb2.RawScanResponse, _Mapping]] = ..., RawDeleteRange: _Optional[_Union[_kvrpcpb_pb2.RawDeleteRangeResponse, _Mapping]] = ..., RawBatchScan: _Optional[_Union[_kvrpcpb_pb2.RawBatchScanResponse, _Mapping]] = ..., RawCoprocessor: _Optional[_Union[_kvrpcpb_pb2.RawCoprocessorResponse, _Mapping]] = ..., GetHealthFeedback: _Optional[_Union[_kvrpcpb_pb2.GetHealthFeedbackResponse, _Mapping]] = ..., Empty: _Optional[_Union[BatchCommandsEmptyResponse, _Mapping]] = ...) -> None: ...
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_IDS_FIELD_NUMBER: _ClassVar[int]
     TRANSPORT_LAYER_LOAD_FIELD_NUMBER: _ClassVar[int]
