@@ -137,8 +137,9 @@ class LoopThread:
 class Tracked:
     """A server protocol's wrapper that lets a test close what a client left open."""
 
-    def __init__(self, inner: StreamProtocol, all_of_them: list[Transport]) -> None:
+    def __init__(self, inner: StreamProtocol, all_of_them: list[Transport], stopped: threading.Event) -> None:
         self._inner = inner
+        self._stopped = stopped
         self._all = all_of_them
         self.data_received = inner.data_received
         self.connection_lost = inner.connection_lost
@@ -147,6 +148,8 @@ class Tracked:
     def connection_made(self, transport: Transport) -> None:
         self._all.append(transport)
         self._inner.connection_made(transport)
+        if self._stopped.is_set():
+            transport.abort()
 
 
 class Harness:
@@ -205,16 +208,22 @@ def serving(server: Callable[[], StreamProtocol], tls: TlsContext | None = None)
     """Serve in a thread; gives the port."""
     thread = LoopThread()
     transports: list[Transport] = []
+    stopped = threading.Event()
     try:
         listener = thread.call(
-            lambda: thread.rt.listen("127.0.0.1", 0, lambda: Tracked(server(), transports), tls=tls)
+            lambda: thread.rt.listen("127.0.0.1", 0, lambda: Tracked(server(), transports, stopped), tls=tls)
         )
         yield listener.port
 
         async def stop() -> None:
+            for _ in range(10):  # asyncio leaks a connection that is accepted in the turn in which the listener closes
+                await asyncio.sleep(0)
             await listener.close()
+            stopped.set()  # what was accepted but not yet made ends as soon as it is
             for transport in transports:
                 transport.abort()
+            for _ in range(10):
+                await asyncio.sleep(0)
 
         thread.call(stop)
     finally:

@@ -39,6 +39,7 @@ _RESULT: Final = 1
 _ERROR: Final = 2
 
 _SWEEP_FROM: Final = 64
+_CLOSE_TRIES: Final = 100
 
 
 class Cancelled(BaseException):
@@ -227,7 +228,14 @@ class LoopTask(Generic[T]):
         if not self.finished:
             if self._awaited is not None:
                 self._awaited._waiter = None
-            self._coroutine.close()
+            for _ in range(_CLOSE_TRIES):
+                try:
+                    self._coroutine.close()
+                    break
+                except Exception:
+                    # It waits in its clean-up, which refuses GeneratorExit (the next try meets the wait after that), or
+                    # failed in it, and the next try finds it ended.
+                    logger.debug("%s did not end at once", self.name, exc_info=True)
             self._finish(None, Cancelled())
 
     def _interrupt(self, error: BaseException) -> None:

@@ -21,7 +21,6 @@ steps, with TimeoutError when the virtual time given is over. An error that leav
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import heapq
 import logging
@@ -48,7 +47,6 @@ _EPOCH_S: Final = 1_700_000_000.0
 _STEPS_WITHOUT_TIME: Final = 1_000_000
 _TRACE_LINES: Final = 200
 _BLOCKING_MAX_S: Final = 0.001
-_CLOSE_TRIES: Final = 100
 
 
 class SimulationStuck(RuntimeError):
@@ -90,8 +88,10 @@ class SimRuntime(Loop):
         self.world = world
         self.name = name
         self.dead = False
+        self.lost = False
         self.paused = False
         self.clock_skew = 0.0
+        self.blocking_max_s = _BLOCKING_MAX_S
         self.rng: random.Random = world.rng.child(f"process {name} {incarnation}")
         self.ready = _Ready(world, self)
         self._origin = float(world.rng.child(f"origin {name} {incarnation}").randrange(1 << 20))
@@ -196,10 +196,10 @@ class SimRuntime(Loop):
         """Nothing: a cancelled timer fires into the void."""
 
     async def run_blocking(self, function: Callable[..., T], *args: Any) -> T:
-        """See `Runtime.run_blocking`: at once, between two pauses of up to a millisecond."""
-        await self.sleep(self.rng.uniform(0, _BLOCKING_MAX_S))
+        """See `Runtime.run_blocking`: at once, between two pauses of up to `blocking_max_s` each."""
+        await self.sleep(self.rng.uniform(0, self.blocking_max_s))
         result = function(*args)
-        await self.sleep(self.rng.uniform(0, _BLOCKING_MAX_S))
+        await self.sleep(self.rng.uniform(0, self.blocking_max_s))
         return result
 
     async def connect(
@@ -250,12 +250,7 @@ class SimRuntime(Loop):
         """End all tasks where they stand; from here on nothing of this process runs."""
         self.dead = True
         for task in list(self._tasks):
-            for _ in range(_CLOSE_TRIES):  # one that waits in its clean-up refuses GeneratorExit and gets another
-                if task.finished:
-                    break
-                with contextlib.suppress(BaseException):
-                    task.close()
-            task.finished = True
+            task.close()
         self._tasks.clear()
 
 
@@ -370,9 +365,7 @@ class World:
             error.add_note(f"simulation seed {self.seed}, virtual second {self.now:.6f}; World({self.seed}) replays it")
             raise
         finally:
-            if not task.finished:
-                with contextlib.suppress(BaseException):
-                    task.close()
+            task.close()
 
     def _until(self, task: LoopTask[Any], until: float) -> None:
         steps = 0

@@ -273,6 +273,7 @@ class Network:
 
     def process_crashed(self, runtime: SimRuntime, silent: bool) -> None:
         """Drop what belonged to a process."""
+        runtime.lost = silent
         for key in [key for key, listener in self._listeners.items() if listener.runtime is runtime]:
             del self._listeners[key]
         for transport in [t for t in self._transports if t.runtime is runtime]:
@@ -343,7 +344,11 @@ class Network:
         def ask() -> None:
             self._travel(name, runtime, lambda: answer(self._listeners.get((name, port))), "connect back")
 
-        self._travel(runtime.name, self.world.process(name), ask, "connect")
+        target = self.world.process(name)
+        if target.dead and not target.lost:  # the machine answers for its dead process
+            self._travel(runtime.name, runtime, lambda: answer(None), "refused")
+        else:
+            self._travel(runtime.name, target, ask, "connect")
         listener = await runtime.wait(met, deadline)
         if listener is None or listener.runtime.dead:
             raise ConnectionRefusedError(f"{host}:{port} refused the connection")
