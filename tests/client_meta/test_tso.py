@@ -255,7 +255,7 @@ def test_a_short_deadline_ends_alone(fakes, with_pd) -> None:
         assert isinstance(error, TikvError)
         assert isinstance(stamp, Timestamp)
 
-    with_pd(cluster.endpoints, main)
+    with_pd(cluster.endpoints, main, timeout_s=0.3)
 
 
 # --- what is built on it ----------------------------------------------------------------------------------------------

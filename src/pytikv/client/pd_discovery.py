@@ -26,6 +26,7 @@ __all__ = ["Round", "ask_members"]
 
 GET_MEMBERS: Final = b"/pdpb.PD/GetMembers"
 _STAGGER_S: Final = 0.1
+_HOPELESS: Final = ("tls", "protocol")
 
 
 @dataclasses.dataclass(slots=True)
@@ -110,9 +111,12 @@ async def _ask(rt: Runtime, pool: ConnectionPool, address: str, until: float, ou
         channel = await pool.channel(address, until)
         data = await channel.unary(GET_MEMBERS, b"", deadline=until)
         answer = read_answer(address, pdpb.GetMembersResponse.FromString(data), uses_tls=pool.uses_tls)
+    except ConnectFailed as error:
+        outcome.hopeless += error.reason in _HOPELESS
+        outcome.failures[address] = error.details
     except ConnectionFailed as error:
         cause = error.__cause__
-        outcome.hopeless += isinstance(cause, ConnectFailed) and cause.reason in ("tls", "protocol")
+        outcome.hopeless += isinstance(cause, ConnectFailed) and cause.reason in _HOPELESS
         outcome.failures[address] = str(error)
     except (RpcError, Overloaded, TimeoutError) as error:
         outcome.failures[address] = str(error) or type(error).__name__

@@ -18,18 +18,22 @@ class HasRegion(Protocol):
     @property
     def region(self) -> metapb.Region:
         """Range, epoch and peers."""
+        ...
 
     @property
     def leader(self) -> metapb.Peer:
         """The leader; empty where there is none."""
+        ...
 
     @property
     def down_peers(self) -> Iterable[pdpb.PeerStats]:
         """Peers that do not answer their leader."""
+        ...
 
     @property
     def pending_peers(self) -> Iterable[metapb.Peer]:
         """Peers that lag behind."""
+        ...
 
 
 def peer_from(peer: metapb.Peer) -> Peer:

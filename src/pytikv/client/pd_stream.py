@@ -33,9 +33,11 @@ class LeaderSource(Protocol):
 
     async def leader(self, deadline: float) -> str:
         """Return the leader's address."""
+        ...
 
     def leader_failed(self, address: str) -> None:
         """Take note that it did not serve."""
+        ...
 
 
 class PdStream:

@@ -41,9 +41,11 @@ class StoreSource(Protocol):
 
     async def get_store(self, store_id: int, deadline: float) -> Store | None:
         """Return a store, None when it is not known."""
+        ...
 
     async def get_all_stores(self, deadline: float) -> list[Store]:
         """Return all stores that have not left."""
+        ...
 
 
 class Prober(Protocol):
@@ -51,6 +53,7 @@ class Prober(Protocol):
 
     async def is_alive(self, address: str, deadline: float) -> bool:
         """Ask an address."""
+        ...
 
 
 class CachedStore:

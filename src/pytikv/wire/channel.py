@@ -407,8 +407,12 @@ class ClientChannel:
 
     def connection_lost(self, error: BaseException | None) -> None:
         """Called by the transport."""
-        if not self.engine.settings_seen:
+        if not self.engine.settings_seen and self.engine.rest:
             reason = what_speaks(self.engine.rest, self._secure)
+            self._end(ConnectFailed(f"{self.address}: {reason}", reason="protocol"))
+            return
+        if not self.engine.settings_seen:
+            reason = what_speaks(b"", self._secure)
         elif error is not None:
             reason = f"the connection broke: {error or type(error).__name__}"
         else:
@@ -423,10 +427,10 @@ class ClientChannel:
     def _protocol_error(self, error: ProtocolError, data: bytes) -> None:
         self._write_out()
         if self.engine.settings_seen:
-            reason = f"the server broke the protocol: {error}"
-        else:
+            self._end(ConnectionLost(f"{self.address}: the server broke the protocol: {error}"))
+        else:  # it never understood a word of ours
             reason = what_speaks(self.engine.rest + data, self._secure)
-        self._end(ConnectionLost(f"{self.address}: {reason}"))
+            self._end(ConnectFailed(f"{self.address}: {reason}", reason="protocol"))
         if self.transport is not None:
             self.transport.close()
 
@@ -441,7 +445,10 @@ class ClientChannel:
         if self._batch is not None:
             self._batch.fail_all(error)
         for call in list(self._calls):
-            call.fail(ConnectionLost(error.details, not_processed=call.stream is None))
+            if isinstance(error, ConnectFailed):
+                call.fail(ConnectFailed(error.details, reason=error.reason))
+            else:
+                call.fail(ConnectionLost(error.details, not_processed=call.stream is None))
 
     # --- the engine's side ------------------------------------------------------------------------------------------
 
