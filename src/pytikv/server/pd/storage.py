@@ -28,6 +28,7 @@ class MetaStorage(Protocol):
 
     def scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
         """Return all pairs whose key begins with `prefix`, in order."""
+        ...
 
     def write(self, changes: Mapping[bytes, bytes | None], *, sync: bool) -> None:
         """Apply all changes at once; None deletes. Raises what the engine raises, with nothing applied."""
