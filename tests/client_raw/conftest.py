@@ -5,8 +5,10 @@ Nothing here waits: every fake answers at once, so a coroutine runs to its end i
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +32,7 @@ from pytikv.types import Peer, Region, Store
 from pytikv.wire.errors import RpcError, Status
 
 SLOTS = {13: "RawGet", 14: "RawBatchGet", 15: "RawPut", 16: "RawBatchPut", 17: "RawDelete", 18: "RawBatchDelete",
-         19: "RawScan", 20: "RawDeleteRange"}  # fmt: skip
+         19: "RawScan", 20: "RawDeleteRange", 34: "RawCoprocessor"}  # fmt: skip
 LOST = "lost"  # a fault: the request takes effect, its answer does not come back
 
 
@@ -402,3 +404,71 @@ def make_model() -> Callable[..., Model]:
 @pytest.fixture
 def model() -> Model:
     return Model()
+
+
+class Serving:
+    """A server in a thread of its own, with its own event loop."""
+
+    def __init__(self, mode: str, options: dict[str, Any]) -> None:
+        self.mode = mode
+        self._options = {"addr": "127.0.0.1:0", "pd_addr": "127.0.0.1:0", "status_addr": "127.0.0.1:0", **options}
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True, name="server")
+
+    async def _main(self) -> None:
+        from pytikv.rt.aio import AioRuntime
+        from pytikv.server.serve import ServeConfig, Server
+
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        rt = AioRuntime()
+        self.server = Server(rt, ServeConfig(api_version=self.mode, **self._options))
+        try:
+            await self.server.start()
+        except BaseException as error:
+            self._failure = error
+            self._ready.set()
+            raise
+        self.url = self.server.url
+        self._ready.set()
+        await self._stop.wait()
+        await self.server.stop()
+        await rt.close()
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        assert self._ready.wait(20)
+        assert self._failure is None, self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+
+    @property
+    def api_version(self) -> int:
+        return 2 if self.mode == "2" else 1
+
+    def connect(self, **options: Any) -> Any:
+        import pytikv
+
+        return pytikv.RawClient.connect(self.url, api_version=self.api_version, **options)
+
+    def split(self, key: bytes) -> None:
+        """Split the region that holds a user key (of the default keyspace) at it."""
+        codec = api.v2(0, is_raw=True) if self.mode == "2" else api.raw_v1()
+        border = codec.region_key(codec.encode_key(key))
+        store = self.server.store
+        region = next(
+            entry
+            for entry in store.regions.entries
+            if entry.start_key <= border and not (entry.end_key and border >= entry.end_key)
+        )
+        if region.start_key != border:
+            store.split(region, [border])
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., Serving]:
+    """Start a server: `with serving("1ttl") as server:`; keyword arguments are options of ServeConfig."""
+    return lambda mode="1", **options: Serving(mode, options)

@@ -3,7 +3,7 @@
 import pytest
 
 from pytikv.client.region_errors import TABLE, Action, classify
-from pytikv.errors import Overloaded, RegionUnavailable, ServerError
+from pytikv.errors import InvalidArgument, Overloaded, RegionUnavailable
 from pytikv.proto import errorpb_pb2 as errorpb
 
 
@@ -35,7 +35,7 @@ def test_only_two_kinds_may_have_applied() -> None:
 
 
 def test_failures_have_their_class() -> None:
-    assert classify(error_of("raft_entry_too_large")).rule.error is ServerError
+    assert classify(error_of("raft_entry_too_large")).rule.error is InvalidArgument
     assert classify(error_of("FlashbackInProgress")).rule.error is RegionUnavailable
     assert classify(error_of("disk_full")).rule.error is Overloaded
 

@@ -9,6 +9,7 @@ from pytikv import (
     ConfigError,
     ConnectionFailed,
     DeadlineExceeded,
+    InvalidArgument,
     Outcome,
     Overloaded,
     RegionUnavailable,
@@ -82,7 +83,7 @@ def test_one_region_error_is_survived(model, kv, kind: str, operation: str) -> N
 @pytest.mark.parametrize("kind", sorted(ENDS_AT_ONCE))
 def test_some_region_errors_end_the_call(model, kv, kind: str) -> None:
     always(model, error_of(kind))
-    with pytest.raises((RegionUnavailable, ServerError)) as caught:
+    with pytest.raises((RegionUnavailable, InvalidArgument)) as caught:
         kv.put(b"k", b"v")
     assert len(model.calls) == 1
     assert caught.value.outcome is Outcome.NOT_APPLIED
@@ -240,7 +241,7 @@ def test_a_lost_write_stays_undetermined_whatever_follows(model, kv) -> None:
     assert caught.value.outcome is Outcome.UNDETERMINED
     left = [LOST]
     model.fault = lambda address, name, request: left.pop() if left else error_of("raft_entry_too_large")
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         kv.put(b"k", b"v")
     assert caught.value.outcome is Outcome.UNDETERMINED
 
@@ -425,7 +426,7 @@ def test_a_range_half_deleted_is_undetermined(model) -> None:
     model.fault = lambda address, name, request: (
         error_of("raft_entry_too_large") if name == "RawDeleteRange" and request.start_key >= b"m" else None
     )
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         kv.delete_range(b"a", b"zz")
     assert caught.value.outcome is Outcome.UNDETERMINED
     assert model.data == {b"z": b"1"}

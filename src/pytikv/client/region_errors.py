@@ -24,7 +24,7 @@ from typing import Final
 
 from pytikv.client import backoff
 from pytikv.client.backoff import BackoffKind
-from pytikv.errors import Overloaded, RegionUnavailable, ServerError, TikvError
+from pytikv.errors import InvalidArgument, Overloaded, RegionUnavailable, ServerError, TikvError
 from pytikv.proto import errorpb_pb2 as errorpb
 
 __all__ = ["TABLE", "Action", "Rule", "Verdict", "classify"]
@@ -71,7 +71,7 @@ TABLE: Final[Mapping[str, Rule]] = {
     "server_is_busy": Rule(Action.BUSY, backoff.SERVER_BUSY, Overloaded),
     "stale_command": Rule(Action.LOST, backoff.STALE_COMMAND, may_have_applied=True),
     "store_not_match": Rule(Action.NEW_STORE, backoff.REGION_MISS),
-    "raft_entry_too_large": Rule(Action.FAIL, error=ServerError),
+    "raft_entry_too_large": Rule(Action.FAIL, error=InvalidArgument),
     "max_timestamp_not_synced": Rule(Action.RETRY, backoff.MAX_TS_NOT_SYNCED),
     "region_not_initialized": Rule(Action.RETRY, backoff.REGION_NOT_INITIALIZED),
     "read_index_not_ready": Rule(Action.RETRY, backoff.REGION_SCHEDULING),

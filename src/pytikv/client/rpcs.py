@@ -1,7 +1,7 @@
 """The RPCs of a store that this client uses: where each one goes, how its answer is read, what a repetition may do.
 
 `slot` is the field number in the oneof of a BatchCommands message, None for the calls that have none there
-(RawGetKeyTTL, RawCompareAndSwap, RawChecksum, RawCoprocessor and all that is rare): these go as unary calls.
+(RawGetKeyTTL, RawCompareAndSwap, RawChecksum): these go as unary calls.
 """
 
 from __future__ import annotations
@@ -71,4 +71,4 @@ RAW_GET_KEY_TTL: Final = Rpc("RawGetKeyTTL", Kind.READ, None, kvrpcpb.RawGetKeyT
 RAW_COMPARE_AND_SWAP: Final = Rpc("RawCompareAndSwap", Kind.SWAP, None, kvrpcpb.RawCASResponse)
 RAW_CHECKSUM: Final = Rpc("RawChecksum", Kind.READ, None, kvrpcpb.RawChecksumResponse)
 # A plugin may write: it is sent once, and a lost answer is reported as such.
-RAW_COPROCESSOR: Final = Rpc("RawCoprocessor", Kind.SWAP, None, kvrpcpb.RawCoprocessorResponse)
+RAW_COPROCESSOR: Final = Rpc("RawCoprocessor", Kind.SWAP, 34, kvrpcpb.RawCoprocessorResponse)
