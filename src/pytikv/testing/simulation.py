@@ -1,7 +1,7 @@
 """Raw data under faults, simulated: a whole server, clients that fight over a few keys, and a nemesis.
 
-One seed is one run. It draws its own options (API version, how lossy the links are, how often what strikes), so that a
-set of seeds covers many kinds of weather. In a run:
+One seed is one run. It draws its own options (API version, how slow and lossy links and disk are, what strikes how
+often), so that a set of seeds covers many kinds of weather. In a run:
 
 * the server (PD and store, the real code) runs on a memory engine that remembers what was flushed; a crash throws away
   the rest, and the server is started again on what is left;
@@ -39,13 +39,17 @@ _PD_ADDRESS: Final = "server:2379"
 _TIMEOUT_S: Final = 2.0
 _VIRTUAL_SECONDS: Final = 600.0
 _FAULTY_SECONDS: Final = 100.0
-_CALM_SECONDS: Final = 1.0
+_CALM_SECONDS: Final = 3.0
 _STEPS: Final = 300_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RawOptions:
-    """The options of one run; `draw` makes them from a seed."""
+    """The options of one run; `draw` makes them from a seed.
+
+    `max_delay_seconds` is the longest that a message travels, `disk_seconds` twice over the longest that a flush takes,
+    `pause_seconds` what a client rests between two operations, on the average.
+    """
 
     api_version: str = "1"
     clients: int = 4
@@ -53,6 +57,8 @@ class RawOptions:
     keys: int = 3
     break_chance: float = 0.0
     max_delay_seconds: float = 0.002
+    disk_seconds: float = 0.001
+    pause_seconds: float = 0.05
     fault_every_seconds: float = 0.4
     fault_lasts_seconds: float = 0.4
     storm_seconds: float = 2.0
@@ -70,6 +76,8 @@ class RawOptions:
             "keys": rng.randint(1, 4),
             "break_chance": rng.choice([0.0, 0.0, 0.002, 0.02]),
             "max_delay_seconds": rng.choice([0.002, 0.02, 0.2]),
+            "disk_seconds": rng.choice([0.001, 0.01, 0.1]),
+            "pause_seconds": rng.choice([0.05, 0.005]),
             "fault_every_seconds": rng.choice([0.1, 0.4, 1.5]),
             "fault_lasts_seconds": rng.choice([0.05, 0.4, 1.5]),
             "storm_seconds": rng.choice([0.5, 2.0, 10.0]),
@@ -130,19 +138,22 @@ class _RawRun:
         link = Link(max_delay=options.max_delay_seconds, break_chance=options.break_chance)
         self.world = World(seed, link=link)
         self.rng = self.world.rng.child("nemesis")
-        self.workload = RawWorkload(keys=options.keys, operations=options.operations)
+        self.workload = RawWorkload(
+            keys=options.keys, operations=options.operations, pause_seconds=options.pause_seconds
+        )
         self.faults: dict[str, int] = {}
         self.failures: list[BaseException] = []
         self._disk = _Disk()
         self._server_wanted = True
-        self._running = 0
+        self._running: dict[str, int] = {}  # clients at work: the number of the process that each name stands for
         self._deaths = options.client_deaths
-        self._clients: dict[str, int] = {}
+        self._names: dict[str, None] = {}
+        self._started = 0
 
     def outcome(self) -> Outcome:
         """Run to the end and judge."""
         error: BaseException | None = None
-        with _debris_ignored(), self.world, _errors_logged(self.failures):
+        with _debris_ignored(self.world), self.world, _errors_logged(self.failures):
             try:
                 self.world.run(self._main(), _VIRTUAL_SECONDS)
             except Exception as failure:
@@ -177,6 +188,7 @@ class _RawRun:
         from pytikv.server.serve import Server
 
         rt.on_crash(self._disk.crash)
+        rt.blocking_max_s = self.options.disk_seconds
         config = ServeConfig(
             pd_addr=_PD_ADDRESS,
             addr="server:20160",
@@ -200,9 +212,10 @@ class _RawRun:
 
     def _start_client(self, name: str) -> None:
         rt = self.world.restart(name) if self.world.knows(name) else self.world.process(name)
-        number = self._clients[name] = len(self._clients) + 1000 * (name in self._clients)
-        self._running += 1
-        rt.spawn(self._guard(rt, self._client(rt, number)), name="client")
+        self._started += 1
+        self._names[name] = None
+        self._running[name] = self._started
+        rt.spawn(self._guard(rt, self._client(rt, self._started)), name="client")
 
     async def _client(self, rt: SimRuntime, number: int) -> None:
         rng = self.world.rng.child(f"client {number}")
@@ -212,8 +225,8 @@ class _RawRun:
             with contextlib.suppress(TikvError):
                 await client.close()
         finally:
-            if not rt.dead:
-                self._running -= 1
+            if self._running.get(rt.name) == number:
+                del self._running[rt.name]
 
     async def _connect(self, rt: SimRuntime) -> Any:
         """Connect, as often as it takes: the server may be down."""
@@ -279,7 +292,7 @@ class _RawRun:
         return "pause"
 
     def _cut_off(self, here: SimRuntime) -> str:
-        names = sorted(self._clients)
+        names = sorted(self._names)
         victims = self.rng.sample(names, self.rng.randint(1, len(names)))
         sides = (victims, [_SERVER]) if self.rng.random() < 0.5 else ([_SERVER], victims)
         self.world.network.partition(*sides, one_way=self.rng.random() < 0.5)
@@ -287,16 +300,14 @@ class _RawRun:
         return "partition"
 
     def _break_connections(self, here: SimRuntime) -> str:
-        self.world.network.break_connections(self.rng.choice(sorted(self._clients)))
+        self.world.network.break_connections(self.rng.choice(sorted(self._names)))
         return "break"
 
     def _kill_client(self, here: SimRuntime) -> str:
-        name = self.rng.choice(sorted(self._clients))
-        if not self._deaths or self.world.process(name).dead:
+        if not self._deaths or not self._running:
             return ""
         self._deaths -= 1
-        self._running -= 1  # it is started again at once, as another process
-        self._start_client(name)
+        self._start_client(self.rng.choice(sorted(self._running)))  # it comes back at once, as another process
         return "client death"
 
     def _heal(self) -> None:
@@ -325,12 +336,17 @@ def _errors_logged(failures: list[BaseException]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _debris_ignored() -> Iterator[None]:
+def _debris_ignored(world: World) -> Iterator[None]:
     """A process that dies leaves unstarted coroutines and unclosed clients: that is what dying is, not a leak."""
+    from pytikv.client import handle
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         warnings.filterwarnings("ignore", "a pytikv client was not closed", ResourceWarning)
         yield
+        for connection in list(handle._open):  # those that the garbage collector would come upon later
+            if isinstance(connection.rt, SimRuntime) and connection.rt.world is world:
+                connection.abandon("its process died", forked=True)
 
 
 class _Disk:
