@@ -121,6 +121,7 @@ class ServerCallOwner(Protocol):
 
     def may_work(self, stream: Stream) -> bool:
         """Tell whether the handler of the call on `stream` may be given more to do."""
+        ...
 
     def park(self, call: ServerCall) -> None:
         """Let `call` go on when the gate opens."""

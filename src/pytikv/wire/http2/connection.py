@@ -52,6 +52,7 @@ class ConnectionHandler(Protocol):
 
     def on_request(self, stream: Stream, headers: list[Header], end_stream: bool) -> StreamSink:
         """Server: a new stream with a well-formed header list. Return its sink; answering at once is fine."""
+        ...
 
     def on_goaway(self, last_stream_id: int, code: int, debug: bytes) -> None:
         """The peer takes no more streams. Sinks of streams it will not act on have been told already."""
