@@ -185,7 +185,8 @@ class Runner:
             key = memcomparable.encode(key)
         for _ in range(30):
             request = notation.fill(getattr(kvrpcpb, name + "Request")(), tree)
-            if "context" not in step or step["context"] is not None:
+            has_context = "context" in request.DESCRIPTOR.fields_by_name
+            if has_context and ("context" not in step or step["context"] is not None):
                 context = await self._context(key, scenario["api"])
                 request.context.CopyFrom(notation.fill(context, step.get("context", {})))
             data = await self._cluster.store(rpc, request.SerializeToString(), unary=step.get("unary", False))

@@ -64,7 +64,7 @@ each_scenario = pytest.mark.parametrize("scenario", SERVED, ids=[scenario["name"
 
 def test_every_scenario_runs_or_waits_for_transactions() -> None:
     assert len(ALL) == 308
-    assert len(SERVED) == 102
+    assert len(SERVED) == 103
     engine = MemoryEngine()
     store = open_store(
         engine,
