@@ -480,6 +480,3 @@ rt.run(call())
     assert done.stderr == ""
     assert done.stdout.split("\n")[:2] == ["hello", "lost None"]
     assert done.returncode == 0
-
-
-# --- Ctrl-C: test_rt_interrupt.py; TLS: test_rt_tls.py -----------------------------------------------------------------

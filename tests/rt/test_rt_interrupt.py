@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pytikv.rt.caller import CallerRuntime, CallLoop
+from pytikv.rt.shared import Combiner, SharedFuture, SingleFlight
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals to threads"),
@@ -196,8 +197,6 @@ def test_grace_is_a_second_at_most(caller: CallerRuntime, monkeypatch: pytest.Mo
 
 
 def test_while_waiting_for_another_thread(caller: CallerRuntime) -> None:
-    from pytikv.rt.shared import SharedFuture
-
     loops: list[CallLoop] = []
 
     async def call() -> None:
@@ -207,4 +206,44 @@ def test_while_waiting_for_another_thread(caller: CallerRuntime) -> None:
     with Interrupter(lambda: loops and loops[0].sleeping and asleep()), pytest.raises(KeyboardInterrupt):
         caller.run(call())
     assert loops[0].outside == 0
+    assert caller.run(nothing()) == "goes on"
+
+
+@pytest.mark.parametrize("kind", ["flight", "batch"])
+def test_of_a_leader_makes_a_follower_take_over(caller: CallerRuntime, kind: str) -> None:
+    loops: list[CallLoop] = []
+    results: list[str] = []
+    leading, ours = threading.Event(), threading.main_thread()
+
+    async def work() -> str:
+        if threading.current_thread() is ours:
+            loops.append(present_loop(caller))
+            leading.set()
+            await caller.sleep(30)
+        return "done by a follower"
+
+    async def flush(items: list[int]) -> list[str]:
+        answer = await work()
+        return [answer] * len(items)
+
+    flights = SingleFlight(caller)
+    combiner: Combiner[int, str] = Combiner(caller, flush)
+
+    def call() -> str:
+        if kind == "flight":
+            return caller.run(flights.run("key", work, caller.now() + 60))
+        return caller.run(combiner.submit(1, caller.now() + 60))
+
+    def follow() -> None:
+        assert leading.wait(30)
+        results.append(call())
+
+    threads = [threading.Thread(target=follow) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    with Interrupter(lambda: loops and loops[0].sleeping and asleep()), pytest.raises(KeyboardInterrupt):
+        call()
+    for thread in threads:
+        thread.join(30)
+    assert results == ["done by a follower"] * 5
     assert caller.run(nothing()) == "goes on"

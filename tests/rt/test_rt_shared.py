@@ -104,7 +104,7 @@ def test_no_wake_up_is_lost(caller: CallerRuntime) -> None:
 
 
 def test_value_wins_against_the_deadline(caller: CallerRuntime) -> None:
-    """Set at about the deadline: either outcome, but never a TimeoutError with the value there before the wait's end."""
+    """Set at about the deadline: either outcome, and the value for whoever waits afterwards."""
 
     async def wait(shared: SharedFuture[int], deadline: float) -> int | None:
         try:

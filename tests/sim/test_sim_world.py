@@ -165,7 +165,7 @@ def busy_world(seed: int) -> str:
                     transport = await rt.connect(rt.rng.choice(names), 7, peer, deadline=rt.now() + 1)
                     for size in (1, 100, 1000):
                         transport.write(bytes(size))
-                        await peer.until(lambda size=size: len(peer.data) >= size or peer.lost, 1.0)
+                        await peer.until(lambda peer=peer, size=size: len(peer.data) >= size or peer.lost, 1.0)
                     transport.close()
                     served += 1
                 except (OSError, TimeoutError):

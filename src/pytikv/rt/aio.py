@@ -59,10 +59,10 @@ class AioTransport(asyncio.BaseProtocol):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._protocol.connection_made(self)
 
-    def connection_lost(self, error: BaseException | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:
         """Asyncio's side: the connection is gone."""
         self._lost = True
-        self._protocol.connection_lost(error)
+        self._protocol.connection_lost(exc)
 
     def eof_received(self) -> bool:
         """Asyncio's side: the peer will send no more; half-open streams have no use here."""

@@ -187,7 +187,9 @@ class Housekeeper:
             self.loop.post(partial(self._park, transport))
             return
         self.idle[transport] = True
-        if not self._looking:
+        if self._stopping and self.idle.pop(transport, False):  # the runtime was closed between the two looks
+            transport.close()
+        elif not self._looking:
             self._looking = True
             self._ensure_thread()
             self.loop.post(self._look)

@@ -24,6 +24,7 @@ class StopRequest(Protocol):
 
     def is_set(self) -> bool:
         """Whether it was asked."""
+        ...
 
     async def wait(self) -> object:
         """Wait until it is asked."""

@@ -46,9 +46,13 @@ DIRECT_FROM_S: Final = 0.02
 class Home(Protocol):
     """What a transport needs of the loop it is attached to."""
 
-    def call_soon(self, callback: Callable[[], None]) -> None: ...
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Run `callback` in this turn of the loop."""
+        ...
+
     def interest_changed(self, transport: Any) -> None:
         """What the transport wants to hear from `poll` is another thing now, or it is closed."""
+        ...
 
 
 class SocketTransport:

@@ -39,10 +39,14 @@ class TLS:
 class TlsContext(Protocol):
     """What `connect` and `listen` take: the context for a new connection, and the name to verify (None: the host)."""
 
-    def context(self) -> ssl.SSLContext: ...
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a new connection."""
+        ...
 
     @property
-    def server_name(self) -> str | None: ...
+    def server_name(self) -> str | None:
+        """The name to verify; None: the host connected to."""
+        ...
 
 
 class FileTlsContext:
