@@ -48,7 +48,7 @@ class RawClient:
         """
         rt = CallerRuntime()
         try:
-            return cls(rt.run(AsyncRawClient._open(rt, target, options)), rt)
+            return cls(rt.run(AsyncRawClient._open(rt, target, options, drop_runtime=rt.close)), rt)
         except BaseException:
             rt.close()
             raise

@@ -45,10 +45,16 @@ class Connection:
     """What `connect` opened: the runtime, the backend, and the clients that use them."""
 
     def __init__(
-        self, rt: Runtime, backend: RawBackend, *, close_runtime: Callable[[], Awaitable[None]] | None = None
+        self,
+        rt: Runtime,
+        backend: RawBackend,
+        *,
+        close_runtime: Callable[[], Awaitable[None]] | None = None,
+        drop_runtime: Callable[[], None] | None = None,
     ) -> None:
         self.rt = rt
         self._close_runtime = close_runtime
+        self._drop_runtime = drop_runtime
         self._backend: RawBackend | None = backend
         self._views: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -79,6 +85,8 @@ class Connection:
         backend = self._take(message)
         if backend is not None:
             backend.abandon(forked=forked)
+            if self._drop_runtime is not None and not forked:
+                self._drop_runtime()
 
     def _take(self, message: str) -> RawBackend | None:
         with self._lock:

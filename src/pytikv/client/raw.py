@@ -114,11 +114,14 @@ class AsyncRawClient:
         rt: Runtime,
         target: str | Sequence[str],
         options: Mapping[str, Any],
+        *,
         close_runtime: Callable[[], Awaitable[None]] | None = None,
+        drop_runtime: Callable[[], None] | None = None,
     ) -> _Self:
         place, config = raw_config(target, options)
         backend = await open_backend(rt, place, config)
-        return cls(Connection(rt, backend, close_runtime=close_runtime), backend, is_owner=True)
+        connection = Connection(rt, backend, close_runtime=close_runtime, drop_runtime=drop_runtime)
+        return cls(connection, backend, is_owner=True)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
