@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pytikv.rt.caller import CallerRuntime
-
+from pytikv.codec import memcomparable
 from pytikv.proto import kvrpcpb_pb2, pdpb_pb2
+from pytikv.rt.caller import CallerRuntime
 from pytikv.wire.channel import ChannelConfig, ClientChannel
 
 _SECONDS = 10.0
 
 
-def split(pd_address: str, keys: Iterable[bytes], *, encoded: bool = False) -> int:
-    """Make each of `keys` (raw keys; `encoded`: in region form) a border. Answers how many regions there are then."""
+def split(pd_address: str, keys: Iterable[bytes], *, api_v2: bool = False) -> int:
+    """Make each of `keys` a border; in API version 2 with their prefix. Answers how many regions there are then."""
     rt = CallerRuntime()
 
     async def work() -> int:
@@ -36,13 +36,17 @@ def split(pd_address: str, keys: Iterable[bytes], *, encoded: bool = False) -> i
         header = pdpb_pb2.RequestHeader(cluster_id=members.header.cluster_id)
         for key in keys:
             found = pdpb_pb2.GetRegionResponse()
-            await ask_pd("GetRegion", pdpb_pb2.GetRegionRequest(header=header, region_key=key), found)
+            await ask_pd(
+                "GetRegion",
+                pdpb_pb2.GetRegionRequest(header=header, region_key=memcomparable.encode(key) if api_v2 else key),
+                found,
+            )
             store = pdpb_pb2.GetStoreResponse()
             await ask_pd("GetStore", pdpb_pb2.GetStoreRequest(header=header, store_id=found.leader.store_id), store)
             context = kvrpcpb_pb2.Context(
                 region_id=found.region.id, region_epoch=found.region.region_epoch, peer=found.leader
             )
-            request = kvrpcpb_pb2.SplitRegionRequest(context=context, split_keys=[key], is_raw_kv=not encoded)
+            request = kvrpcpb_pb2.SplitRegionRequest(context=context, split_keys=[key], is_raw_kv=not api_v2)
             channel = await connect(store.store.address)
             data = await channel.unary("/tikvpb.Tikv/SplitRegion", request.SerializeToString(), deadline=deadline)
             answer = kvrpcpb_pb2.SplitRegionResponse.FromString(data)

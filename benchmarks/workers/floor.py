@@ -87,7 +87,10 @@ def connect(host: str, port: int) -> tuple[socket.socket, bytes, int]:
 def _first_answer(sock: socket.socket) -> int:
     data = b""
     while True:
-        data += sock.recv(65_536)
+        received = sock.recv(65_536)
+        if not received:
+            raise ConnectionError("the server closed the connection")
+        data += received
         rest = data
         while len(rest) >= 9 and len(rest) >= 9 + (length := int.from_bytes(rest[:3], "big")):
             if rest[3] == _DATA:
@@ -101,8 +104,9 @@ def exchange(sock: socket.socket, request: bytes, answer_length: int, n: int) ->
     for _ in range(n):
         send(request)
         # Only the answer's own length ends the wait: a WINDOW_UPDATE may come alone or before it.
-        while len(receive(65_536)) < answer_length:
-            pass
+        while len(answer := receive(65_536)) < answer_length:
+            if not answer:
+                raise ConnectionError("the server closed the connection")
 
 
 def main() -> None:
