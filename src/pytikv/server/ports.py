@@ -53,7 +53,7 @@ class Port:
         self.host = host
         self._listener: Listener | None = None
         self._factory: Factory | None = None
-        self._members: set[_Member] = set()
+        self._members: dict[_Member, None] = {}  # in order: what happens must not hang on addresses
         self._emptied: Callable[[], None] = lambda: None
 
     @classmethod
@@ -92,11 +92,11 @@ class Port:
         """Take a connection in; None where it is to be cut."""
         if self._factory is None or len(self._members) >= MAX_CONNECTIONS:
             return None
-        self._members.add(member)
+        self._members[member] = None
         return self._factory()
 
     def _left(self, member: _Member) -> None:
-        self._members.discard(member)
+        self._members.pop(member, None)
         if not self._members:
             self._emptied()
 

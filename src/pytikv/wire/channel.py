@@ -92,7 +92,7 @@ class ClientChannel:
         self._flush_queued = False
         self._receiving = False
         self._batch: BatchStream | None = None
-        self._calls: set[Call] = set()
+        self._calls: dict[Call, None] = {}  # in order: what happens must not hang on addresses
         self._waiting: deque[tuple[UnaryCall, bytes, bytes]] = deque()
         self._blocks: dict[tuple[bytes, Metadata], bytes] = {}
         self._timer = LazyTimer(rt, self._tick)
@@ -220,11 +220,11 @@ class ClientChannel:
         call = UnaryCall(self, deadline, self.config.max_message_bytes)
         block = self._block(path, metadata) + encode_headers(((b"grpc-timeout", grpc.encode_timeout(deadline - now)),))
         data = grpc.message_frame(request)
-        self._calls.add(call)
+        self._calls[call] = None
         if self.engine.can_open():
             self._begin(call, block, data)
         elif len(self._waiting) >= self.config.max_in_flight and not self._purge_waiting():
-            self._calls.discard(call)
+            self._calls.pop(call, None)
             raise RpcError(Status.RESOURCE_EXHAUSTED, "too many calls wait for a stream", not_processed=True)
         else:
             self._waiting.append((call, block, data))
@@ -268,7 +268,7 @@ class ClientChannel:
         call = ClientStream(self, deadline, self.config.max_message_bytes)
         call.stream = self.engine.open_stream(call, block)
         call.stream.auto_window = False
-        self._calls.add(call)
+        self._calls[call] = None
         # Alone, the headers wait for the first message: one write instead of two.
         if not self._exclusive:
             self.flush()
@@ -345,7 +345,7 @@ class ClientChannel:
 
     def call_done(self, call: Call) -> None:
         """Let another call have the stream that `call` had."""
-        self._calls.discard(call)
+        self._calls.pop(call, None)
         if self._waiting:
             self._begin_waiting()
         if self.goaway is not None and not self._receiving:

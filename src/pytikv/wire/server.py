@@ -100,7 +100,7 @@ class ServerConnection:
         self._receiving = False
         self._flush_queued = False
         self._closing = False
-        self._timed: set[ServerCall] = set()
+        self._timed: dict[ServerCall, None] = {}  # in order: what happens must not hang on addresses
         self._parked: dict[ServerCall, None] = {}
         self._timer = LazyTimer(rt, self._tick)
         self._heard = rt.now()
@@ -275,12 +275,12 @@ class ServerConnection:
     def watch(self, call: ServerCall) -> None:
         """Keep the deadline of a call that is under way."""
         if call.info is not None and call.info.deadline is not None:
-            self._timed.add(call)
+            self._timed[call] = None
             self._timer.want(call.info.deadline)
 
     def call_done(self, call: ServerCall) -> None:
         """Forget a call."""
-        self._timed.discard(call)
+        self._timed.pop(call, None)
         self._parked.pop(call, None)
         if self._drained is not None:
             self._check_drained()
