@@ -317,6 +317,36 @@ def test_idle_client_has_nothing_to_do(
     assert collector.transport not in keeper.loop.parked
 
 
+def test_free_transport_is_always_to_be_found(
+    caller: CallerRuntime, kit: Any, echo_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the housekeeper waits for its lock, a lease must find the transport idle or parked."""
+    monkeypatch.setattr(housekeeper, "PARK_AFTER_S", 0.0)
+    keeper = caller._housekeeper
+    lock = keeper.loop.lock
+    collector = kit.Collector(caller)
+    nowhere: list[str] = []
+
+    class Watched:
+        def __enter__(self) -> None:
+            transport = getattr(collector, "transport", None)
+            is_free = transport is not None and transport.home is None
+            is_found = transport in keeper.idle or transport in keeper.loop.parked
+            if is_free and not is_found and threading.current_thread() is keeper._thread:
+                nowhere.append("nowhere")
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    keeper.loop.lock = Watched()  # type: ignore[assignment]  # stands in for it
+    caller.run(caller.connect("127.0.0.1", echo_port, collector, deadline=caller.now() + 5))
+    for _ in range(5):
+        eventually(lambda: collector.transport in keeper.loop.parked)
+        caller.run(echo(caller, collector, b"taken"))
+    assert nowhere == []
+
+
 def test_parking_and_leasing_race(kit: Any, echo_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeper, "PARK_AFTER_S", 0.0)
     rounds, failures = 150, []

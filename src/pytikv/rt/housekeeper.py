@@ -182,11 +182,11 @@ class Housekeeper:
             transport.close()
             return
         transport.idle_since = self.loop.now()
-        if transport.wants_write:
+        self.idle[transport] = True
+        if transport.wants_write:  # somebody has to send the rest
             self._ensure_thread()
             self.loop.post(partial(self._park, transport))
             return
-        self.idle[transport] = True
         if self._stopping and self.idle.pop(transport, False):  # the runtime was closed between the two looks
             transport.close()
         elif not self._looking:
@@ -276,7 +276,7 @@ class Housekeeper:
         """Park what sat idle for long enough, and come back while there is more."""
         now = self.loop.now()
         for transport in list(self.idle):
-            if now - transport.idle_since >= PARK_AFTER_S and self.idle.pop(transport, False):
+            if now - transport.idle_since >= PARK_AFTER_S:
                 self._park(transport)
         if not self.idle:
             self._looking = False
@@ -286,8 +286,8 @@ class Housekeeper:
         self.loop.call_at(now + PARK_AFTER_S, self._look)
 
     def _park(self, transport: SocketTransport) -> None:
-        with self.loop.lock:
-            if transport.closed:
+        with self.loop.lock:  # who does not find it idle waits for the lock, and then finds it parked
+            if not self.idle.pop(transport, False) or transport.closed:
                 return
             transport.home = self.loop
             self.loop.parked[transport] = None
