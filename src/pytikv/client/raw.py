@@ -258,8 +258,8 @@ class AsyncRawClient:
         if not wanted:
             return {}
         found = await self._backend.batch_get(wanted)
-        if len(found) == len(wanted):
-            return {key: found[key] for key in wanted}
+        if list(found) == wanted:  # stores answer in the order asked, so this is the common case
+            return found
         return {key: found[key] for key in wanted if key in found}
 
     async def batch_put(self, pairs: PairsArgument, ttl: int | None = None) -> None:

@@ -51,10 +51,11 @@ class GetBatch:
         if len(pairs) == 1 and pairs[0].HasField("error"):
             raise raw_error(pairs[0].error.abort or str(pairs[0].error).strip())
         size = self._prefix_size
-        if size:
-            self.found.update([(pair.key[size:], pair.value) for pair in pairs])
+        found = {pair.key[size:] if size else pair.key: pair.value for pair in pairs}
+        if self.found:
+            self.found.update(found)
         else:
-            self.found.update([(pair.key, pair.value) for pair in pairs])
+            self.found = found
 
 
 class DeleteBatch:
