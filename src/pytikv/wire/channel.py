@@ -33,7 +33,7 @@ from pytikv.rt.tls import TlsContext
 from pytikv.wire import grpc
 from pytikv.wire.batch_commands import BATCH_COMMANDS_PATH, BatchStream
 from pytikv.wire.calls import Call, ClientStream, UnaryCall
-from pytikv.wire.diagnose import explain_connect_error, what_speaks
+from pytikv.wire.diagnose import explain_connect_error, may_be_http2, what_speaks
 from pytikv.wire.errors import ConnectFailed, ConnectionLost, RpcError, Status
 from pytikv.wire.http2.connection import Connection
 from pytikv.wire.http2.frames import ErrorCode, ProtocolError
@@ -407,7 +407,7 @@ class ClientChannel:
 
     def connection_lost(self, error: BaseException | None) -> None:
         """Called by the transport."""
-        if not self.engine.settings_seen and self.engine.rest:
+        if not self.engine.settings_seen and not may_be_http2(self.engine.rest):
             reason = what_speaks(self.engine.rest, self._secure)
             self._end(ConnectFailed(f"{self.address}: {reason}", reason="protocol"))
             return

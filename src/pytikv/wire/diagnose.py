@@ -6,7 +6,7 @@ import ssl
 
 from pytikv.wire.errors import ConnectFailed
 
-__all__ = ["explain_connect_error", "is_http1_request", "is_tls_hello", "what_speaks"]
+__all__ = ["explain_connect_error", "is_http1_request", "is_tls_hello", "may_be_http2", "what_speaks"]
 
 _METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ")
 
@@ -22,6 +22,11 @@ def what_speaks(first: bytes, secure: bool) -> str:
     if not first:
         return "the server closed the connection before it spoke HTTP/2: does the port want TLS?"
     return "the server does not speak HTTP/2"
+
+
+def may_be_http2(first: bytes) -> bool:
+    """Tell whether `first` may be the beginning of a server's SETTINGS frame, cut off by a connection that broke."""
+    return first[:1] in (b"", b"\x00") and first[3:4] in (b"", b"\x04")
 
 
 def is_http1_request(first: bytes) -> bool:
