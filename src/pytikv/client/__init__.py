@@ -1,0 +1,1 @@
+"""The client half: connections, PD, regions and stores, the request path, and the raw clients on top."""
