@@ -2,7 +2,8 @@
 
     python benchmarks/probes/caller_runtime.py
 
-Figures are medians of rounds that take turns, in microseconds a call; see docs/decisions/0001.
+Figures are the best of rounds that take turns, in microseconds a call: what else runs on the machine disturbs them
+least. See docs/decisions/0001.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def measure(ways: dict[str, Callable[[], Any]], calls: int = CALLS) -> dict[str,
             for _ in range(calls):
                 way()
             times[name].append((time.perf_counter() - start) / calls * 1e6)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: min(values) for name, values in times.items()}
 
 
 def show(title: str, figures: dict[str, float]) -> None:

@@ -54,15 +54,14 @@ class CallLoop(SocketLoop):
         self.running = False
         self.scope = CallScope()
         self._housekeeper = housekeeper
-        self._root: LoopTask[Any] = LoopTask(self, _no_coroutine(), name="call", context=None)
-        self._root.close()
+        self._root: LoopTask[Any] = LoopTask(self, None, name="call", context=None)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Drive `coroutine` to its end."""
         root = self.root = self.current = self._root
         try:
             self.running = True
-            root.reset(coroutine)
+            root.take(coroutine)
             try:
                 awaited = coroutine.send(None)
             except StopIteration as stop:
@@ -90,7 +89,7 @@ class CallLoop(SocketLoop):
         """Ctrl-C: drop what is in doubt, cancel, and give the coroutine a moment to clean up."""
         in_poll, receiving = self.sleeping, self.receiving
         self.sleeping, self.receiving = False, None
-        if receiving is not None:
+        if isinstance(receiving, SocketTransport):
             receiving.abort()
         elif not in_poll:
             for pollable in list(self.attached):
@@ -128,7 +127,8 @@ class CallLoop(SocketLoop):
         root = self._root
         if root.begun:
             root.close()  # a loop that failed, or a Ctrl-C between two steps, leaves it suspended
-        root.value = root.error = self.root = None
+            root.reset()
+        self.root = None
         self.running = False
         if interrupted is not None:
             raise interrupted
@@ -282,16 +282,20 @@ class CallerRuntime:
 
         Hold no lock that its protocol's callbacks take. RuntimeError when another call has it.
         """
-        loop = self._loop()
-        if transport.home is loop and transport not in self._housekeeper.loop.parked:
-            return
-        if not self._idle.pop(transport, False) and not self._housekeeper.take(transport) and not transport.closed:
-            raise RuntimeError("the connection is leased to another call")
+        loop = self._thread.loop
+        if loop is None or self._dead is not None:
+            loop = self._loop()
+        if not self._idle.pop(transport, False):
+            if transport.home is loop and transport not in self._housekeeper.loop.parked:
+                return
+            if not self._housekeeper.take(transport) and not transport.closed:
+                raise RuntimeError("the connection is leased to another call")
         if transport.closed:
             return
         transport.home = loop
         loop.adopt(transport)
-        self._note_lease(loop, transport)
+        if type(loop) is not CallLoop:
+            self._note_lease(loop, transport)
         if _monotonic() - transport.idle_since > _LOOK_AFTER_S:
             while transport.receive():
                 pass
@@ -341,10 +345,6 @@ class CallerRuntime:
         """Called in a forked child: refuse everything from here on."""
         self._dead = "the client belongs to the process that this one was forked from; make a new one"
         self._finalizer.detach()
-
-
-async def _no_coroutine() -> None:
-    """What a loop's root task holds before its first call."""
 
 
 _runtimes: Final[weakref.WeakSet[CallerRuntime]] = weakref.WeakSet()

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pytikv.rt.polling import Pollable, SocketLoop
 from pytikv.rt.sockets import SocketTransport
@@ -32,6 +33,7 @@ logger: Final = logging.getLogger("pytikv")
 
 PARK_AFTER_S: Final = 1.0
 _GRACE_S: Final = 1.0
+_monotonic: Final = time.monotonic
 
 
 class CallScope:
@@ -171,17 +173,17 @@ class Housekeeper:
     def give_back(self, transport: SocketTransport) -> None:
         """Take a transport that a call has ended with."""
         home = transport.home
-        if isinstance(home, SocketLoop):
-            home.drop(transport)
-        if home is self.loop and self.loop.current is not None:
-            self.loop.current.scope.transports.pop(transport, None)
-        transport.home = None
+        if home is not None:
+            cast("SocketLoop", home).drop(transport)
+            if home is self.loop and self.loop.current is not None:
+                self.loop.current.scope.transports.pop(transport, None)
+            transport.home = None
         if transport.closed:
             return
         if self._stopping:
             transport.close()
             return
-        transport.idle_since = self.loop.now()
+        transport.idle_since = _monotonic()
         self.idle[transport] = True
         if transport.wants_write:  # somebody has to send the rest
             self._ensure_thread()

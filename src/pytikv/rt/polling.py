@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from pytikv.rt.sockets import DIRECT_FROM_S, SocketTransport
+from pytikv.rt.sockets import DIRECT_FROM_S
 from pytikv.rt.tasks import Loop, LoopFuture
 
 __all__ = ["Connecting", "Pollable", "SocketLoop", "Waker"]
@@ -77,6 +77,8 @@ class Pollable(Protocol):
 
     fd: int
     closed: bool
+    direct: bool
+    """Whether waiting for it alone can be a blocking receive."""
 
     @property
     def wants_read(self) -> bool:
@@ -88,13 +90,12 @@ class Pollable(Protocol):
         """Whether to tell when it can be written."""
         ...
 
-    @property
-    def direct(self) -> bool:
-        """Whether waiting for it alone can be a blocking receive."""
-        ...
-
     def receive(self) -> bool:
         """It can be read, or has failed."""
+        ...
+
+    def receive_blocking(self, timeout: float) -> None:
+        """Wait for it, at most about `timeout` seconds; only where `direct`."""
         ...
 
     def flush(self) -> None:
@@ -118,6 +119,10 @@ class Connecting:
         """Nothing to read yet."""
         return False
 
+    def receive_blocking(self, timeout: float) -> None:
+        """Never called: a connection under way is not `direct`."""
+        raise NotImplementedError
+
     def flush(self) -> None:
         """Writable: the connection stands, or has failed."""
         if not self.done.done():
@@ -131,7 +136,7 @@ class SocketLoop(Loop):
         super().__init__()
         self.attached: dict[Pollable, None] = {}
         self.outside = 0
-        self.receiving: SocketTransport | None = None
+        self.receiving: Pollable | None = None
         self.sleeping = False
         self.inbox: deque[Callable[[], None]] = deque()
         self._sole: Pollable | None = None
@@ -156,8 +161,9 @@ class SocketLoop(Loop):
 
     def drop(self, pollable: Pollable) -> None:
         """Wait for it no more."""
-        self.attached.pop(pollable, None)
-        self._sole = next(iter(self.attached)) if len(self.attached) == 1 else None
+        attached = self.attached
+        attached.pop(pollable, None)
+        self._sole = next(iter(attached)) if attached and len(attached) == 1 else None
         self._stale = True
 
     def interest_changed(self, transport: Pollable) -> None:
@@ -194,7 +200,6 @@ class SocketLoop(Loop):
         timeout = _FOR_EVER_S if when is None else when - _monotonic()
         sole = self._sole
         if sole is not None and timeout > DIRECT_FROM_S and not self.outside and sole.direct:
-            assert isinstance(sole, SocketTransport)
             self.receiving = sole
             sole.receive_blocking(timeout)
             self.receiving = None

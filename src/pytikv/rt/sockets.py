@@ -75,6 +75,7 @@ class SocketTransport:
         self._full = False
         self._paused = False
         self._closing = False
+        self.direct = True  # whether waiting for this transport alone can be a blocking receive
         self._slice_s = 0.0
 
     # --- for the transport's user ---
@@ -135,11 +136,6 @@ class SocketTransport:
     def wants_write(self) -> bool:
         """Whether the loop is to say when the socket takes more."""
         return bool(self._queue) and not self.closed
-
-    @property
-    def direct(self) -> bool:
-        """Whether waiting for this transport alone can be a blocking `recv`."""
-        return not self._paused and not self._queue and not self.closed
 
     def receive_blocking(self, timeout: float) -> None:
         """Wait at most about `timeout` seconds for bytes and deliver them."""
@@ -227,6 +223,7 @@ class SocketTransport:
         """Sending failed: read what the peer said before (a GOAWAY, say), then report the end, from the loop's turn."""
         self._queue.clear()
         self._closing = True
+        self._interest_changed()
 
         def end() -> None:
             while not self.closed and self.receive():
@@ -239,6 +236,7 @@ class SocketTransport:
         if not self.closed:
             self._queue.clear()
             self._closing = True
+            self._interest_changed()
             self._soon(lambda: self._lose(error))
 
     def _soon(self, callback: Callable[[], None]) -> None:
@@ -260,6 +258,7 @@ class SocketTransport:
             logger.exception("the protocol of %s raised in connection_lost", self._peer_name)
 
     def _interest_changed(self) -> None:
+        self.direct = not (self._paused or self._queue or self.closed)
         if self.home is not None:
             self.home.interest_changed(self)
 

@@ -149,18 +149,29 @@ class LoopTask(Generic[T]):
     )
 
     def __init__(
-        self, loop: Loop, coroutine: Coroutine[Any, Any, T], *, name: str, context: Context | None, scope: Any = None
+        self,
+        loop: Loop,
+        coroutine: Coroutine[Any, Any, T] | None,
+        *,
+        name: str,
+        context: Context | None,
+        scope: Any = None,
     ) -> None:
         self._loop = loop
         self.scope = scope
         self.name = name
         self._context = context
         self.run: Callable[[], None] = _nothing
-        self.reset(coroutine)
+        self.reset()
+        if coroutine is not None:
+            self.take(coroutine)
 
-    def reset(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        """Take another coroutine: a loop reuses its root task, since making one costs more than a short call."""
+    def take(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        """Drive `coroutine`; the task is new, or `reset`."""
         self._coroutine = coroutine
+
+    def reset(self) -> None:
+        """Become as new: a loop reuses its root task, since making one costs more than a short call."""
         self.run = self._step if self._context is None else partial(self._context.run, self._step)
         self._awaited: LoopFuture[Any] | None = None
         self._throw: BaseException | None = None
