@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import random
 import warnings
@@ -343,10 +344,21 @@ def _debris_ignored(world: World) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         warnings.filterwarnings("ignore", "a pytikv client was not closed", ResourceWarning)
-        yield
-        for connection in list(handle._open):  # those that the garbage collector would come upon later
-            if isinstance(connection.rt, SimRuntime) and connection.rt.world is world:
-                connection.abandon("its process died", forked=True)
+        # Garbage is collected at the end and not in between: finalizers run at a known point, where their warnings are
+        # ignored. What was there before is frozen, so that this is quick.
+        was_enabled = gc.isenabled()
+        gc.disable()
+        gc.freeze()
+        try:
+            yield
+            for connection in list(handle._open):
+                if isinstance(connection.rt, SimRuntime) and connection.rt.world is world:
+                    connection.abandon("its process died", forked=True)
+            gc.collect()
+        finally:
+            gc.unfreeze()
+            if was_enabled:
+                gc.enable()
 
 
 class _Disk:
