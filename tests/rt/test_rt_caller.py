@@ -510,3 +510,22 @@ rt.run(call())
     assert done.stderr == ""
     assert done.stdout.split("\n")[:2] == ["hello", "lost None"]
     assert done.returncode == 0
+
+
+def test_long_waits_are_made_of_slices(
+    caller: CallerRuntime, kit: Any, echo_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's timeout is shorter than the wait: the loop looks at its clock and waits again."""
+    monkeypatch.setattr("pytikv.rt.sockets._SLICE_S", 0.03)
+    collector = connected(caller, kit, echo_port)
+
+    async def call() -> None:
+        caller.attach(collector.transport)
+        start = caller.now()
+        with pytest.raises(TimeoutError):
+            await collector.receive(1, 0.12)
+        assert caller.now() - start >= 0.12
+        collector.transport.write(b"x")
+        assert await collector.receive(1) == b"x"
+
+    caller.run(call())
