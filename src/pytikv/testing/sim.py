@@ -35,6 +35,7 @@ from pytikv.errors import ClientClosed
 from pytikv.rt.clock import ambient_clock
 from pytikv.rt.interface import Future, SharedFutureLike, StreamProtocol
 from pytikv.rt.tasks import Cancelled, Loop, LoopFuture, LoopTask, LoopTimer, gather, with_deadline
+from pytikv.testing.seeded import SeededRandom
 from pytikv.testing.sim_network import Link, Network, SimListener, SimTransport
 
 __all__ = ["Link", "SeededRandom", "SimRuntime", "SimulationStuck", "World"]
@@ -51,18 +52,6 @@ _BLOCKING_MAX_S: Final = 0.001
 
 class SimulationStuck(RuntimeError):
     """Nothing is left to happen, or everything happens at one moment for ever."""
-
-
-class SeededRandom(random.Random):
-    """A source of randomness with independent children by name."""
-
-    def __init__(self, seed: str) -> None:
-        super().__init__(seed)
-        self._name = seed
-
-    def child(self, name: str) -> SeededRandom:
-        """Return the source called `name`: the same for the same seed and name, whatever else was drawn."""
-        return SeededRandom(f"{self._name}/{name}")
 
 
 class _Ready(deque[Callable[[], None]]):
@@ -93,7 +82,7 @@ class SimRuntime(Loop):
         self.clock_skew = 0.0
         self.blocking_max_s = _BLOCKING_MAX_S
         self.rng: random.Random = world.rng.child(f"process {name} {incarnation}")
-        self.ready = _Ready(world, self)
+        self.ready: deque[Callable[[], None]] = _Ready(world, self)
         self._origin = float(world.rng.child(f"origin {name} {incarnation}").randrange(1 << 20))
         self._tasks: dict[LoopTask[Any], None] = {}
         self._crash_hooks: list[Callable[[], None]] = []

@@ -18,20 +18,52 @@ import dataclasses
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from pytikv.rt.interface import StreamProtocol
 from pytikv.rt.tasks import LoopFuture
-
-if TYPE_CHECKING:
-    from pytikv.testing.sim import SimRuntime, World
+from pytikv.testing.seeded import SeededRandom
 
 __all__ = ["Link", "Network", "SimListener", "SimTransport"]
+
+T = TypeVar("T")
 
 _HIGH_WATER_BYTES: Final = 1 << 20
 _LOW_WATER_BYTES: Final = 1 << 18
 _FIRST_FREE_PORT: Final = 32768
 _OWN_HOST: Final = ("", "0.0.0.0", "127.0.0.1", "localhost", "::", "::1")
+
+
+class Process(Protocol):
+    """What the network needs of a process: `SimRuntime`. `lost`: it died with its machine."""
+
+    name: str
+    dead: bool
+    lost: bool
+    ready: deque[Callable[[], None]]
+
+    async def wait(self, awaitable: LoopFuture[T], deadline: float | None) -> T:
+        """See `Runtime.wait`."""
+        ...
+
+
+class Surroundings(Protocol):
+    """What the network needs of the `World`."""
+
+    now: float
+    rng: SeededRandom
+
+    def knows(self, name: str) -> bool:
+        """Whether there is, or was, a process of that name."""
+        ...
+
+    def process(self, name: str) -> Process:
+        """Return the present process of that name."""
+        ...
+
+    def at(self, when: float, runtime: Any, callback: Callable[[], None], label: str) -> None:
+        """Let `callback` run in a process at `when`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +79,7 @@ class Link:
 class SimListener:
     """A listening port of a process."""
 
-    def __init__(self, network: Network, runtime: SimRuntime, port: int, factory: Callable[[], StreamProtocol]) -> None:
+    def __init__(self, network: Network, runtime: Process, port: int, factory: Callable[[], StreamProtocol]) -> None:
         self._network = network
         self.runtime = runtime
         self.factory = factory
@@ -66,7 +98,7 @@ class SimListener:
 class SimTransport:
     """One end of a connection. `peer` is the other end."""
 
-    def __init__(self, network: Network, runtime: SimRuntime, protocol: StreamProtocol, peer_name: str) -> None:
+    def __init__(self, network: Network, runtime: Process, protocol: StreamProtocol, peer_name: str) -> None:
         self.network = network
         self.runtime = runtime
         self.protocol = protocol
@@ -227,7 +259,7 @@ class SimTransport:
 class Network:
     """All hosts, links and connections of a `World`."""
 
-    def __init__(self, world: World, link: Link) -> None:
+    def __init__(self, world: Surroundings, link: Link) -> None:
         self.world = world
         self._default = link
         self._links: dict[tuple[str, str], Link] = {}
@@ -271,7 +303,7 @@ class Network:
             transport.reset(ConnectionResetError("the connection broke"))
         return len(found)
 
-    def process_crashed(self, runtime: SimRuntime, silent: bool) -> None:
+    def process_crashed(self, runtime: Process, silent: bool) -> None:
         """Drop what belonged to a process."""
         runtime.lost = silent
         for key in [key for key, listener in self._listeners.items() if listener.runtime is runtime]:
@@ -310,7 +342,7 @@ class Network:
 
     # --- for runtimes ---
 
-    def bind(self, runtime: SimRuntime, host: str, port: int, factory: Callable[[], StreamProtocol]) -> SimListener:
+    def bind(self, runtime: Process, host: str, port: int, factory: Callable[[], StreamProtocol]) -> SimListener:
         """Listen. Raises OSError when the port is taken or the host is another's."""
         if host not in _OWN_HOST and host != runtime.name:
             raise OSError(f"{host} is no address of {runtime.name}")
@@ -329,7 +361,7 @@ class Network:
             del self._listeners[key]
 
     async def connect(
-        self, runtime: SimRuntime, host: str, port: int, protocol: StreamProtocol, deadline: float
+        self, runtime: Process, host: str, port: int, protocol: StreamProtocol, deadline: float
     ) -> SimTransport:
         """Connect `runtime` to `host:port`: one way there, one back."""
         name = runtime.name if host in _OWN_HOST else host
@@ -354,12 +386,12 @@ class Network:
             raise ConnectionRefusedError(f"{host}:{port} refused the connection")
         return self._join(runtime, listener, protocol, f"{host}:{port}")
 
-    def _travel(self, source: str, target: SimRuntime, arrival: Callable[[], None], label: str) -> None:
+    def _travel(self, source: str, target: Process, arrival: Callable[[], None], label: str) -> None:
         """Let a packet of a handshake travel; a partition swallows it, and the one who connects waits in vain."""
         if not self.is_cut(source, target.name):
             self.world.at(self.world.now + self.delay(self.link(source, target.name)), target, arrival, label)
 
-    def _join(self, runtime: SimRuntime, listener: SimListener, protocol: Any, peer_name: str) -> SimTransport:
+    def _join(self, runtime: Process, listener: SimListener, protocol: Any, peer_name: str) -> SimTransport:
         near = SimTransport(self, runtime, protocol, peer_name)
         far = SimTransport(self, listener.runtime, listener.factory(), f"{runtime.name}:1")
         near.peer, far.peer = far, near
