@@ -156,3 +156,9 @@ def test_bars() -> None:
     assert bars([("a", 8, "x"), ("bb", 1, "y"), ("c", 0, "z")], width=4) == [" a ████ x", "bb ▌    y", " c      z"]
     assert bars([]) == []
     assert bars([("a", 1000, ""), ("b", 1, "")], width=4)[1].startswith("b ▏")
+
+
+def test_embedded_store_is_one_store_and_one_region(run: Run, url: str) -> None:
+    (store,) = run("stores", "--json").json_lines()
+    assert (store["address"], store["state"]) == (url, "Up")
+    assert run("regions").out == "1\t-inf\t+inf\t1\t1\t1.1\n"

@@ -1,20 +1,26 @@
-"""`regions` and `stores`: what PD knows of the cluster. An embedded store shows itself and its regions."""
+"""`regions` and `stores`: what PD knows of the cluster. An embedded store shows itself, as one region."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from pytikv._version import __version__
 from pytikv.cli import output
 from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command
+from pytikv.cli.session import raw_client
 from pytikv.transfer.escape import escape, unescape
 
 if TYPE_CHECKING:
+    from pytikv.client.pd import PdClient
     from pytikv.types import Region, Store
+    from pytikv.url import Target
 
 __all__ = ["register"]
+
+T = TypeVar("T")
 
 _STATES = {0: "Up", 1: "Offline", 2: "Tombstone"}
 _PAGE = 1024
@@ -90,53 +96,82 @@ def _store_record(store: Store) -> dict[str, Any]:
     }
 
 
-# --- asking PD --------------------------------------------------------------------------------------------------------
+# --- asking ---
 
 
-def _ask(url: str, question: Callable[[_View], Any]) -> Any:
-    """Connect to the cluster, ask, and close."""
+class _View(Protocol):
+    """A cluster as the commands see it."""
+
+    async def stores(self) -> list[Store]: ...
+
+    async def regions(self, start: bytes, limit: int) -> list[Region]: ...
+
+
+def _ask(url: str, question: Callable[[_View], Coroutine[Any, Any, T]]) -> T:
+    """Connect, ask, and close."""
     import asyncio
 
-    return asyncio.run(_ask_async(url, question))
-
-
-async def _ask_async(url: str, question: Callable[[_View], Any]) -> Any:
-    from pytikv.client.cluster import connect_cluster
-    from pytikv.config import load_config
-    from pytikv.rt.aio import AioRuntime
     from pytikv.url import parse_target
 
     target = parse_target(url)
+    if target.scheme == "embedded":
+        with raw_client(url):  # there is a store, and it is sound
+            return asyncio.run(question(_Embedded(str(target))))
+    return asyncio.run(_ask_cluster(target, question))
+
+
+async def _ask_cluster(target: Target, question: Callable[[_View], Coroutine[Any, Any, T]]) -> T:
+    from pytikv.client.cluster import connect_cluster
+    from pytikv.config import load_config
+    from pytikv.rt.aio import AioRuntime
+
     config = load_config({}, target.query)
     rt = AioRuntime()
     cluster, _ = await connect_cluster(rt, target, config)
     try:
-        return await question(_View(cluster, rt.now() + config.timeout))
+        return await question(_Cluster(cluster.pd, rt.now() + config.timeout))
     finally:
         await cluster.close()
 
 
-class _View:
-    """A cluster as the commands see it, until a deadline."""
+class _Cluster:
+    """What PD says, until a deadline."""
 
-    def __init__(self, cluster: Any, deadline: float) -> None:
-        self._pd = cluster.pd
+    def __init__(self, pd: PdClient, deadline: float) -> None:
+        self._pd = pd
         self._deadline = deadline
 
     async def stores(self) -> list[Store]:
-        found: list[Store] = await self._pd.get_all_stores(self._deadline)
-        return found
+        return await self._pd.get_all_stores(self._deadline)
 
     async def regions(self, start: bytes, limit: int) -> list[Region]:
         """Return up to `limit` regions (0: all) from the one that holds `start`."""
         found: list[Region] = []
         while not limit or len(found) < limit:
-            page: list[Region] = await self._pd.scan_regions(start, b"", min(_PAGE, limit or _PAGE), self._deadline)
+            page = await self._pd.scan_regions(start, b"", min(_PAGE, limit or _PAGE), self._deadline)
             found += page
             if not page or not page[-1].end_key:
                 break
             start = page[-1].end_key
         return found[: limit or None]
+
+
+class _Embedded:
+    """An embedded store: it is one store and one region."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    async def stores(self) -> list[Store]:
+        from pytikv.types import Store
+
+        return [Store(1, self._name, version=f"pytikv {__version__}")]
+
+    async def regions(self, start: bytes, limit: int) -> list[Region]:
+        from pytikv.types import Peer, Region
+
+        peer = Peer(1, 1)
+        return [Region(1, b"", b"", conf_ver=1, version=1, peers=(peer,), leader=peer)]
 
 
 def register(app: typer.Typer) -> None:

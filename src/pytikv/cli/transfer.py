@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _BAD_SHOWN = 10
+_SCAN_BATCH = 1024
 
 
 class Format(enum.StrEnum):
@@ -196,11 +197,10 @@ def export(
     form = format_ or (Format.CSV if file == "-" else guess_format(file))
     with raw_client(url) as client, output.progress(known=False) as bar:
         task = bar.add_task(f"export {Path(file).name}", total=None, detail="")
-        batch = {"limit": limit or None, "batch_size": 1024}
         pairs = (
-            client.scan_prefix(unescape(prefix), **batch)
+            client.scan_prefix(unescape(prefix), limit=limit or None, batch_size=_SCAN_BATCH)
             if prefix
-            else client.scan(unescape(start), unescape(end), **batch)
+            else client.scan(unescape(start), unescape(end), limit=limit or None, batch_size=_SCAN_BATCH)
         )
         count = dump(
             pairs,

@@ -75,7 +75,7 @@ class ServerProcess:
     # --- the process --------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process and wait until it is ready. Raises RuntimeError with the end of its log."""
+        """Start the process and wait until it is ready. Raises RuntimeError with the end of its log, closed then."""
         where = [self._path] if self._path is not None else []
         command = [sys.executable, "-m", "pytikv", "serve", *where, *self._addresses, *self._arguments]
         environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTIKV_")}
@@ -85,7 +85,9 @@ class ServerProcess:
         line = self._first_line(self._process)
         if not line.startswith("ready "):
             self.kill()
-            raise RuntimeError(f"the server did not start, it said {line!r}; its log ends: {self.log_tail()}")
+            tail = self.log_tail()
+            self.close()
+            raise RuntimeError(f"the server did not start, it said {line!r}; its log ends: {tail}")
         self.url = line.split()[1]
         self._addresses[1] = self.url.removeprefix("tikv://")
 

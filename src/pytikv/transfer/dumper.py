@@ -36,8 +36,8 @@ def dump(
 ) -> int:
     """Write `pairs` to the file `name` (gzip when it ends in `.gz`) and return how many there were.
 
-    `progress` is told the count every 1000 pairs. Raises InvalidArgument for a pair that `encoding` cannot hold, OSError
-    when the file cannot be written; the file is then as it was before.
+    `progress` is told the count every 1000 pairs. Raises InvalidArgument for a pair that `encoding` cannot hold,
+    OSError when the file cannot be written; the file is then as it was before.
     """
     with _target(name) as out, _text(out, compress=name.lower().endswith(".gz")) as text:
         return _write(_counted(pairs, progress), text, format, encode_bytes(encoding), delimiter)
@@ -53,19 +53,8 @@ def _counted(pairs: Iterable[Pair], progress: Callable[[int], None] | None) -> I
 def _write(
     pairs: Iterable[Pair], text: io.TextIOBase, format: str, encode: Callable[[bytes], str], delimiter: str
 ) -> int:
+    write = _csv_writer(text, delimiter) if format == "csv" else _json_writer(text)
     count = 0
-    write: Callable[[str, str], object]
-    if format == "csv":
-        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(("key", "value"))
-
-        def write(key: str, value: str) -> object:
-            return writer.writerow((key, value))
-    else:
-
-        def write(key: str, value: str) -> object:
-            return text.write(json.dumps({"key": key, "value": value}, ensure_ascii=False) + "\n")
-
     for key, value in pairs:
         try:
             write(encode(key), encode(value))
@@ -75,6 +64,16 @@ def _write(
             ) from None
         count += 1
     return count
+
+
+def _csv_writer(text: io.TextIOBase, delimiter: str) -> Callable[[str, str], object]:
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(("key", "value"))
+    return lambda key, value: writer.writerow((key, value))
+
+
+def _json_writer(text: io.TextIOBase) -> Callable[[str, str], object]:
+    return lambda key, value: text.write(json.dumps({"key": key, "value": value}, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager
