@@ -79,6 +79,23 @@ def test_used_after_close() -> None:
             use()
 
 
+def test_call_under_way_survives_close(kit: Any, echo_port: int) -> None:
+    rt = CallerRuntime()
+    collector = kit.Collector(rt)
+
+    async def call() -> bytes:
+        await rt.connect("127.0.0.1", echo_port, collector, deadline=rt.now() + 5)
+        closer = threading.Thread(target=rt.close)
+        closer.start()
+        closer.join()
+        await rt.sleep(0.001)
+        collector.transport.write(b"still")
+        return bytes(await collector.receive(5))
+
+    assert rt.run(call()) == b"still"
+    assert len(collector.lost) == 1  # closed at the end of the call
+
+
 def test_waiting_for_nobody_is_an_error_not_a_hang(caller: CallerRuntime) -> None:
     async def waits() -> None:
         await caller.wait(caller.create_future(), None)
@@ -393,7 +410,7 @@ def test_background_task_leases_and_gives_back(caller: CallerRuntime, kit: Any, 
     caller.run(echo(caller, collector, b"mine again"))
 
 
-def test_close_cancels_background_tasks() -> None:
+def test_close_cancels_background_tasks(caplog: pytest.LogCaptureFixture) -> None:
     rt = CallerRuntime()
     seen: list[str] = []
     began = threading.Event()
@@ -403,12 +420,14 @@ def test_close_cancels_background_tasks() -> None:
         try:
             await rt.sleep(1000)
         finally:
+            await rt.sleep(0.001)
             seen.append("cleaned up")
 
     task = rt.spawn(background(), name="background")
     assert began.wait(10)
     rt.close()
     assert seen == ["cleaned up"]
+    assert caplog.text == ""
     assert task.done()
     assert not any(thread.name == "pytikv-housekeeper" for thread in threading.enumerate())
 

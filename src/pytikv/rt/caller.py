@@ -43,6 +43,7 @@ T = TypeVar("T")
 
 _GRACE_S: Final = 1.0
 _LOOK_AFTER_S: Final = 0.1
+_FORKED: Final = "the client belongs to the process that this one was forked from; make a new one"
 _monotonic: Final = time.monotonic
 
 
@@ -150,7 +151,8 @@ class CallerRuntime:
         self.rng = random.Random()
         self.now = time.monotonic
         self.time = time.time
-        self._dead: str | None = None
+        self._dead: str | None = None  # why no call may begin; those under way go on, but for a forked child's
+        self._forked = False
         self._pid = os.getpid()
         per_thread = self._thread = _PerThread()
         self._housekeeper = Housekeeper(lambda loop: setattr(per_thread, "loop", loop))
@@ -182,8 +184,8 @@ class CallerRuntime:
 
     def _loop(self) -> SocketLoop:
         loop = self._thread.loop
-        if self._dead is not None:
-            raise ClientClosed(self._dead)
+        if self._forked:
+            raise ClientClosed(_FORKED)
         if loop is None:
             raise RuntimeError("this belongs inside of CallerRuntime.run")
         return loop
@@ -283,7 +285,7 @@ class CallerRuntime:
         Hold no lock that its protocol's callbacks take. RuntimeError when another call has it.
         """
         loop = self._thread.loop
-        if loop is None or self._dead is not None:
+        if loop is None or self._forked:
             loop = self._loop()
         if not self._idle.pop(transport, False):
             if transport.home is loop and transport not in self._housekeeper.loop.parked:
@@ -343,7 +345,8 @@ class CallerRuntime:
 
     def forget(self) -> None:
         """Called in a forked child: refuse everything from here on."""
-        self._dead = "the client belongs to the process that this one was forked from; make a new one"
+        self._dead = _FORKED
+        self._forked = True
         self._finalizer.detach()
 
 
