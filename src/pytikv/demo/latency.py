@@ -59,11 +59,14 @@ class Latencies:
         return len(self) / self.seconds if self.seconds else 0.0
 
     def histogram(self, buckets: int = 12) -> list[tuple[float, float, int]]:
-        """Return (from, to, count) of buckets that grow by a constant factor between P0 and P99.9, in microseconds."""
+        """Return (from, to, count) of buckets that grow by a constant factor between P1 and P99.9, in microseconds.
+
+        What is below or above is counted in the first or the last bucket.
+        """
         values = self._in_order()
         if not values:
             return []
-        low, high = max(values[0] / 1000, 0.1), max(self.percentile_us(99.9), 0.2)
+        low, high = max(self.percentile_us(1), 0.1), max(self.percentile_us(99.9), 0.2)
         factor = max((high / low) ** (1 / buckets), 1.0001)
         bounds = [low * factor**index for index in range(buckets + 1)]
         counts = [0] * buckets

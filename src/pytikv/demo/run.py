@@ -105,8 +105,9 @@ class Demo:
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        self._listener.stage("load", None)
-        rows = chain(self._rows(dataset.AIRPORTS), self._rows(dataset.FLIGHTS))
+        tables = (dataset.AIRPORTS, dataset.FLIGHTS)
+        self._listener.stage("load", sum(min(data.about_rows, self._plan.rows or data.about_rows) for data in tables))
+        rows = chain.from_iterable(self._rows(data) for data in tables)
         loader = Loader(
             self._client.batch_put,
             LoadOptions(jobs=self._plan.jobs),
