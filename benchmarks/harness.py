@@ -209,9 +209,17 @@ def interleave(entries: Sequence[Entry], *, rounds: int, round_seconds: float) -
             entry.cpu_seconds.append(answer["cpu_seconds"] / entry.operations)
 
 
-def ratio(above: Entry, below: Entry) -> float:
-    """Median over the rounds of how many times longer an operation of `above` took."""
-    return statistics.median(a / b for a, b in zip(above.seconds, below.seconds, strict=True))
+def ratios(above: Entry, below: Entry) -> list[float]:
+    """How many times longer an operation of `above` took, by round."""
+    return [a / b for a, b in zip(above.seconds, below.seconds, strict=True)]
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """First and third quartile; with fewer than four values the least and the greatest."""
+    if len(values) < 4:
+        return min(values), max(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
 def machine() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import harness
-from harness import Entry, Unavailable, Worker, interleave, ratio
+from harness import Entry, Unavailable, Worker, interleave
 from report import Line
 
 _IDLE_SECONDS = 5
@@ -42,10 +42,12 @@ def _line(
     name: str, above: Entry, below: Entry, *, goal: float | None, unit: str, lower: bool, arrangement: str
 ) -> Line:
     """A line whose value is how many times longer `above` takes than `below`."""
+    ratios = harness.ratios(above, below)
     return Line(
         name=name,
         unit=unit,
-        value=ratio(above, below),
+        value=statistics.median(ratios),
+        spread=harness.quartiles(ratios),
         goal=goal,
         lower_is_better=lower,
         detail=f"{above.label} {above.median_us:.1f} us, {below.label} {below.median_us:.1f} us",
@@ -184,6 +186,8 @@ def batches(net: Network) -> list[Line]:
     ]
     if lines[1].value is not None:
         lines[1].value *= 100  # the ratio was that of one put
+        if lines[1].spread is not None:
+            lines[1].spread = (100 * lines[1].spread[0], 100 * lines[1].spread[1])
     return lines
 
 

@@ -21,6 +21,7 @@ class Line:
     detail: str = ""
     arrangement: str = ""
     load: float | None = None  # of the machine, over the minute before the end of the measurement
+    spread: tuple[float, float] | None = None  # quartiles of the rounds' values
     skipped: str = ""
     rounds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
@@ -34,17 +35,24 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed by 12 %`, why it was not measured, or nothing for a line without a goal."""
+        """`met`, `missed by 12%`, why it was not measured, or nothing for a line without a goal.
+
+        `unsure` is added where the goal lies between the quartiles of the rounds: a repetition may say otherwise.
+        """
         if self.skipped:
             return f"not measured: {self.skipped}"
         missed = self.missed_by
         if missed is None:
             return ""
-        return f"missed by {missed:.0%}" if round(missed, 2) else "met"
+        verdict = f"missed by {missed:.0%}" if round(missed, 2) else "met"
+        unsure = self.spread is not None and self.goal is not None and self.spread[0] < self.goal < self.spread[1]
+        return f"{verdict}, unsure" if unsure else verdict
 
     def cells(self) -> list[str]:
         """The table's row."""
         value = "" if self.value is None else f"{_number(self.value)} {self.unit}"
+        if self.spread is not None:
+            value += f" ({_number(self.spread[0])} to {_number(self.spread[1])})"
         sign = "≤" if self.lower_is_better else "≥"
         goal = "" if self.goal is None else f"{sign} {_number(self.goal)}"
         return [

@@ -24,7 +24,7 @@ def main() -> int:
     if arguments.huge:
         effort = dataclasses.replace(effort, largest_store=10**7)
     harness.wait_for_quiet(arguments.quiet_load, arguments.quiet_wait)
-    started, load_before = time.monotonic(), harness.load()
+    started, load_before, commit = time.monotonic(), harness.load(), harness.commit()
     lines: list[Line] = []
     versions: dict[str, str] = {}
     for title, measure in _plan(effort, versions).items():
@@ -34,7 +34,8 @@ def main() -> int:
         lines += measure()
     report.show(lines)
     about = {
-        "commit": harness.commit(),
+        "commit": commit,
+        "commit_at_end": harness.commit(),
         "mode": "quick" if arguments.quick else "full",
         "load_before": load_before,
         "load_after": harness.load(),
@@ -43,7 +44,7 @@ def main() -> int:
         "versions": versions,
     }
     if not arguments.only or arguments.save:
-        stem = f"{about['machine']['date'][:10]}-{about['commit'].rstrip('+')}" + ("-quick" if arguments.quick else "")
+        stem = f"{about['machine']['date'][:10]}-{commit.rstrip('+')}" + ("-quick" if arguments.quick else "")
         print(f"written to {report.save(harness.BENCHMARKS / 'results', stem, about, lines)}")
     missed = [line.name for line in lines if line.missed_by]
     met, skipped = sum(line.missed_by == 0 for line in lines), sum(bool(line.skipped) for line in lines)

@@ -26,7 +26,8 @@ def main() -> None:
 
     async def load() -> None:
         await client.batch_put([(key, loop.VALUE) for key in loop.KEYS])
-        assert await client.get(loop.KEYS[0]) == loop.VALUE
+        values = await asyncio.gather(*(client.get(key) for key in loop.KEYS))
+        assert values == [loop.VALUE] * len(loop.KEYS)
 
     def flight(count: int) -> loop.Case:
         return lambda n: events.run_until_complete(loop.in_flight(count, n, client.get))

@@ -15,7 +15,8 @@ def main() -> None:
 
     def load(_: int) -> None:
         client.batch_put([(key, loop.VALUE) for key in loop.KEYS])
-        assert client.get(loop.KEYS[0]) == loop.VALUE
+        assert client.batch_get(loop.KEYS) == dict.fromkeys(loop.KEYS, loop.VALUE)
+        assert all(client.get(key) == loop.VALUE for key in loop.KEYS)
 
     def get(n: int) -> None:
         for key in loop.take(n):

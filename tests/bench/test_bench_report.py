@@ -40,6 +40,12 @@ def test_a_goal_is_met_or_missed_by_a_part_of_it(report: ModuleType) -> None:
     assert report.Line("rate", "/s", 10.0, 15.0, lower_is_better=False).verdict == "missed by 50%"
 
 
+def test_a_goal_between_the_quartiles_is_unsure(report: ModuleType) -> None:
+    assert report.Line("get", "x", 1.5, 1.6, spread=(1.4, 1.7)).verdict == "met, unsure"
+    assert report.Line("get", "x", 2.0, 1.6, spread=(1.5, 2.1)).verdict == "missed by 25%, unsure"
+    assert report.Line("get", "x", 1.5, 1.6, spread=(1.4, 1.55)).verdict == "met"
+
+
 def test_what_was_not_measured_is_neither_met_nor_missed(report: ModuleType) -> None:
     line = report.Line("get", goal=1.6, skipped="no Go toolchain")
     assert line.missed_by is None
