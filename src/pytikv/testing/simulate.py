@@ -23,6 +23,7 @@ from pytikv.testing.simulation import Outcome, RawOptions, run_raw
 __all__ = ["main"]
 
 _SEEDS = 200
+_SHOWN = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +96,8 @@ def _summarize(seeds: int, failed: list[int], totals: Counter[str], seconds: flo
         sys.stdout.write(json.dumps(record) + "\n")
         return
     counts = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.items()))
-    verdict = f"FAILED: seeds {sorted(failed)}" if failed else "all linearizable"
+    shown = ", ".join(str(seed) for seed in sorted(failed)[:_SHOWN]) + (", ..." if len(failed) > _SHOWN else "")
+    verdict = f"{len(failed)} FAILED: seeds {shown}" if failed else "all linearizable"
     sys.stdout.write(f"{seeds} seeds in {seconds:.1f} s: {verdict}; {counts}\n")
 
 

@@ -7,9 +7,9 @@ often), so that a set of seeds covers many kinds of weather. In a run:
   the rest, and the server is started again on what is left;
 * clients (the real asynchronous client, each in a process of its own) do random operations; some die in the middle of
   one and come back as another;
-* the nemesis crashes and pauses the server, cuts clients off (one way or both), and breaks connections, one fault at a
-  time or several at once, in storms with calm between them; after `_FAULTY_SECONDS` the weather is good, so that a run
-  that does not end is at fault itself;
+* the nemesis crashes and pauses the server, splits regions, cuts clients off (one way or both) and breaks connections,
+  one fault at a time or several at once, in storms with calm between them; after `_FAULTY_SECONDS` the weather is good,
+  so that a run that does not end is at fault itself;
 * at the end every key is read once more: this must succeed.
 
 The history is then checked for linearizability, with `retry_lost_writes` off and `atomic` on, as the library promises.
@@ -25,13 +25,17 @@ import logging
 import random
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from pytikv.codec import memcomparable
 from pytikv.errors import TikvError
 from pytikv.testing.history import History, Status
 from pytikv.testing.linearizability import Report, Verdict, check
 from pytikv.testing.sim import Link, SimRuntime, World
 from pytikv.testing.workload import RawProcess, RawWorkload
+
+if TYPE_CHECKING:
+    from pytikv.server.serve import Server
 
 __all__ = ["Outcome", "RawOptions", "run_raw"]
 
@@ -42,6 +46,7 @@ _VIRTUAL_SECONDS: Final = 600.0
 _FAULTY_SECONDS: Final = 100.0
 _CALM_SECONDS: Final = 3.0
 _STEPS: Final = 300_000
+_KEYSPACE_PREFIX: Final = b"r\x00\x00\x00"  # of raw data in the default keyspace
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -145,6 +150,7 @@ class _RawRun:
         self.faults: dict[str, int] = {}
         self.failures: list[BaseException] = []
         self._disk = _Disk()
+        self._server: Server
         self._server_wanted = True
         self._running: dict[str, int] = {}  # clients at work: the number of the process that each name stands for
         self._deaths = options.client_deaths
@@ -198,8 +204,8 @@ class _RawRun:
             insecure=True,  # host names of the simulated world are no loopback addresses
             sync=self.options.sync,
         )
-        server = Server(rt, config, engine=self._disk.engine)
-        rt.spawn(self._guard(rt, server.start()), name="server")
+        self._server = Server(rt, config, engine=self._disk.engine)
+        rt.spawn(self._guard(rt, self._server.start()), name="server")
 
     async def _guard(self, rt: SimRuntime, work: Awaitable[Any]) -> None:
         """Keep an error that is nobody's answer: it fails the run. What the dead say while they fall does not count."""
@@ -265,8 +271,9 @@ class _RawRun:
             self._break_connections,
             self._pause_server,
             self._kill_client,
+            self._split,
         ]
-        deed = self.rng.choices(deeds, (3, 3, 3, 1, 1))[0]
+        deed = self.rng.choices(deeds, (3, 3, 3, 1, 1, 1))[0]
         name = deed(here)
         if name:
             self.faults[name] = self.faults.get(name, 0) + 1
@@ -310,6 +317,23 @@ class _RawRun:
         self._deaths -= 1
         self._start_client(self.rng.choice(sorted(self._running)))  # it comes back at once, as another process
         return "client death"
+
+    def _split(self, here: SimRuntime) -> str:
+        """Split a region at one of the keys: clients find out by EpochNotMatch."""
+        rt = self.world.process(_SERVER)
+        store = self._server.store
+        if rt.dead or store is None:
+            return ""
+        key = self.rng.choice(self.workload.names())
+        border = memcomparable.encode(_KEYSPACE_PREFIX + key) if self.options.api_version == "2" else key
+
+        def split() -> None:
+            region = store.regions.search(border)
+            if region is not None and region.start_key != border:
+                store.split(region, [border])
+
+        rt.spawn(self._guard(rt, rt.run_blocking(split)), name="split")
+        return "split"
 
     def _heal(self) -> None:
         self.world.network.heal()
