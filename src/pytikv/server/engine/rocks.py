@@ -15,15 +15,18 @@ What shaped it (measured in benchmarks/probes/rocks_group_commit.py, decision 00
 The directory holds RocksDB's files and `pytikv.lock`, which names the process that has it open. It is made with mode
 0700. RocksDB's own LOCK guards against processes that do not know ours.
 
-A process that was forked from one with an open engine must not use it; opening the path again there is refused.
+In a process forked from one with an open engine, the engine is closed: two writers would tear the log. Its RocksDB is
+never freed there, because that waits for background threads which a forked process does not have.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -49,6 +52,7 @@ from pytikv.server.engine.path_lock import PathLock
 
 __all__ = ["RocksEngine"]
 
+_open_engines: weakref.WeakSet[RocksEngine] = weakref.WeakSet()
 _DATA_CFS = ("default", "lock", "write")
 _KEY_NOT_FOUND = "key not found"  # all that tells a missing key from a failure in rocksdict's snapshots
 _BLOCK_CACHE_BYTES = 64 << 20
@@ -255,6 +259,7 @@ class RocksEngine:
         self._ticket = 0
         self._failure: StorageError | None = None
         self._is_closed = False
+        self._closed_text = "the engine is closed"
         self._path_lock = PathLock(path)
         try:
             cache = Cache(_BLOCK_CACHE_BYTES)
@@ -265,6 +270,7 @@ class RocksEngine:
             self._path_lock.release()
             raise _mapped(error, path) from error
         self._commit = GroupCommit(self._flush_wal, lambda: self._ticket)
+        _open_engines.add(self)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -272,7 +278,7 @@ class RocksEngine:
         try:
             return self._cfs[cf]
         except KeyError:
-            message = "the engine is closed" if self._is_closed else f"there is no column family {cf!r}"
+            message = self._closed_text if self._is_closed else f"there is no column family {cf!r}"
             raise StorageError(message) from None
 
     def getter(self, cf: str) -> Callable[[bytes], bytes | None]:
@@ -425,7 +431,7 @@ class RocksEngine:
     def flush(self, ticket: int | None = None) -> None:
         """Block until the change is durable."""
         if self._is_closed:
-            raise StorageError("the engine is closed")
+            raise StorageError(self._closed_text)
         self._commit.wait(self._ticket if ticket is None else ticket)
 
     def _flush_wal(self) -> None:
@@ -496,14 +502,12 @@ class RocksEngine:
             raise _mapped(error, self.path) from error
 
     def close(self) -> None:
-        """Flush, close RocksDB and release the directory. In a forked child: only forget it."""
+        """Flush, close RocksDB and release the directory."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
             cfs, self._cfs, self._handles = self._cfs, {}, {}
-        if not self._path_lock.is_ours:
-            return
         with contextlib.suppress(Exception):  # a failed disk was reported when it failed
             self._db.flush_wal(True)
         for cf in cfs.values():
@@ -513,3 +517,19 @@ class RocksEngine:
         del cfs
         gc.collect(0)
         self._path_lock.release()
+
+    def _abandon(self) -> None:
+        """Give the engine up in a forked child: refuse everything, free nothing."""
+        for part in (self._db, *self._cfs.values(), *self._handles.values()):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
+        self._cfs, self._handles = {}, {}
+        self._is_closed = True
+        self._closed_text = "the engine belongs to the process that this one was forked from"
+
+
+def _abandon_all() -> None:
+    for engine in list(_open_engines):
+        engine._abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
