@@ -52,9 +52,11 @@ class PdHandle(Protocol):
 
     def ask_batch_split(self, region: metapb.Region, count: int) -> list[tuple[int, list[int]]]:
         """Return ids for `count` new regions and for the peers of each."""
+        ...
 
     def region_heartbeat(self, region: metapb.Region, leader: metapb.Peer | None) -> None:
         """Take in a region's metadata."""
+        ...
 
 
 class RegionEntry:

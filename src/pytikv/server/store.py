@@ -39,22 +39,28 @@ class StorePd(PdHandle, Protocol):
     @property
     def cluster_id(self) -> int:
         """The cluster's id."""
+        ...
 
     @property
     def is_bootstrapped(self) -> bool:
         """Whether the cluster has its first store."""
+        ...
 
     def alloc_id(self) -> int:
         """Take an id."""
+        ...
 
     def bootstrap(self, store: metapb.Store, region: metapb.Region) -> None:
         """Register the first store and region."""
+        ...
 
     def put_store(self, store: metapb.Store) -> None:
         """Register a store, or its new address."""
+        ...
 
     def get_ts(self, count: int) -> int:
         """Take `count` timestamps; return the last."""
+        ...
 
 
 class CausalTs:

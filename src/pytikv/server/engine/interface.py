@@ -95,30 +95,39 @@ class Cursor(Protocol):
 
     def seek(self, key: bytes) -> bool:
         """Go to the first key at or above `key` (and the lower bound); tell whether there is one."""
+        ...
 
     def seek_for_prev(self, key: bytes) -> bool:
         """Go to the last key at or below `key` (and below the upper bound); tell whether there is one."""
+        ...
 
     def seek_to_first(self) -> bool:
         """Go to the first key within the bounds; tell whether there is one."""
+        ...
 
     def seek_to_last(self) -> bool:
         """Go to the last key within the bounds; tell whether there is one."""
+        ...
 
     def next(self) -> bool:
         """Go one key up; tell whether there is one. On an invalid cursor: False."""
+        ...
 
     def prev(self) -> bool:
         """Go one key down; tell whether there is one. On an invalid cursor: False."""
+        ...
 
     def valid(self) -> bool:
         """Tell whether the cursor is at a key."""
+        ...
 
     def key(self) -> bytes:
         """Return the key."""
+        ...
 
     def value(self) -> bytes:
         """Return the value."""
+        ...
 
 
 class Reader(Protocol):
@@ -126,14 +135,17 @@ class Reader(Protocol):
 
     def get(self, cf: str, key: bytes) -> bytes | None:
         """Return the value of `key`, None when it is not there. Raises StorageError."""
+        ...
 
     def cursor(self, cf: str, start_key: bytes = b"", end_key: bytes = b"") -> Cursor:
         """Return a cursor over `[start_key, end_key)` of the state at this moment."""
+        ...
 
     def scan(
         self, cf: str, start_key: bytes = b"", end_key: bytes = b"", *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over `[start_key, end_key)`, upwards, or downwards with `reverse`. Raises StorageError on damage."""
+        ...
 
 
 class Snapshot(Reader, Protocol):
@@ -141,6 +153,7 @@ class Snapshot(Reader, Protocol):
 
     def close(self) -> None:
         """Let the data go. Idempotent; a snapshot that is dropped closes itself."""
+        ...
 
 
 class Engine(Reader, Protocol):
@@ -151,56 +164,72 @@ class Engine(Reader, Protocol):
 
     def getter(self, cf: str) -> Callable[[bytes], bytes | None]:
         """Return the fastest `get` of one column family. It raises what the engine raises: map it with `error`."""
+        ...
 
     def error(self, exception: Exception) -> Exception:
         """Return the StorageError that says what `exception` of a `getter` means."""
+        ...
 
     def multi_get(self, cf: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key or None, all of one moment."""
+        ...
 
     def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the first pair at or above `key`, None when there is none. As a cursor's seek, but faster."""
+        ...
 
     def put(self, cf: str, key: bytes, value: bytes) -> int:
         """Set one key; returns the ticket. As a batch of one, but faster."""
+        ...
 
     def delete(self, cf: str, key: bytes) -> int:
         """Remove one key; returns the ticket."""
+        ...
 
     def write(self, batch: WriteBatch, *, sync: bool = False) -> int:
         """Apply `batch` at once, for readers and for crashes alike; returns the ticket. With `sync`: and flush it.
 
         Raises StorageError: NOT_APPLIED when the engine is read-only already, else UNDETERMINED.
         """
+        ...
 
     def flush(self, ticket: int | None = None) -> None:
         """Block until the change with `ticket` (None: every change so far) is durable. Shared between threads.
 
         Raises StorageError (UNDETERMINED) when the disk fails; the engine is read-only from then on.
         """
+        ...
 
     @property
     def ticket(self) -> int:
         """The ticket of the last change."""
+        ...
 
     @property
     def durable_ticket(self) -> int:
         """Changes up to this ticket are durable."""
+        ...
 
     def exclusive(self) -> AbstractContextManager[object]:
         """Keep all other writers out (for `with`): what is read inside is still true when it is written."""
+        ...
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of ``default``, ``lock`` and ``write``, all of the same moment."""
+        ...
 
     def approximate_size(self, cf: str, start_key: bytes = b"", end_key: bytes = b"") -> int:
         """Return about how many bytes of keys and values lie in the range."""
+        ...
 
     def approximate_keys(self, cf: str) -> int:
         """Return about how many keys the column family has."""
+        ...
 
     def compact(self, cf: str) -> None:
         """Give back the space of what was deleted. May take long; blocks the calling thread only."""
+        ...
 
     def close(self) -> None:
         """Flush, then let go of everything. Idempotent. Later calls raise StorageError."""
+        ...
