@@ -1,9 +1,9 @@
 """Every example in the README and the docs runs.
 
 `python` blocks of a page share one namespace and run in order; the addresses of the default server are replaced by
-those of one that runs for the tests, and paths below /tmp by the test's own folder. `console` blocks run line by line (the lines after
-`$ `), with `PYTIKV_URL` set to that server; commands that install or never end are not run. `text` blocks are shapes,
-not examples.
+those of one that runs for the tests, and paths below /tmp by the test's own folder. `console` blocks run line by line
+(the lines after `$ `), with `PYTIKV_URL` set to that server; commands that install or never end are not run. `text`
+blocks are shapes, not examples.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def test_python_examples(page: Path, server_url: str, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTIKV_")}
     script = tmp_path / "page.py"
     script.write_text(source)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{page}: {done.stderr}"
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("page", with_python(PAGES, "console"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_console_examples(page: Path, server_url: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTIKV_URL": server_url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    search_path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PYTIKV_URL": server_url, "PATH": search_path}
     for _, block in blocks(page, "console"):
         for line in block.splitlines():
             command = line.removeprefix("$ ")
