@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ ROOT = HERE.parent
 BIN = HERE / "bin"
 CONFORMANCE = ROOT.parent / "shared" / "conformance"
 CONFORMANCE_FILES = ["raw_*.json", "api_v2.json", "context.json", "split.json", "pd.json"]
+H2SPEC = "v2.2.1+incompatible"
 MODES = {"v1": "1", "v1ttl": "1ttl", "v2": "2"}
 SHARED = 50
 _PROGRAM_SECONDS = 60
@@ -253,6 +255,30 @@ def conformance(mode: str, address: str) -> Result:
     return result
 
 
+def h2spec(address: str) -> Result:
+    """The HTTP/2 conformance suite (summerwind/h2spec, built from its Go module) against the store's port.
+
+    PD's port would fail one case: it serves HTTP/1 too, and answers what the suite sends as a broken preface.
+    """
+    result, started = Result("h2spec --strict", "v1"), time.monotonic()
+    with urllib.request.urlopen(f"http://{address}/pd/api/v1/stores", timeout=10) as answer:
+        address = json.load(answer)["stores"][0]["store"]["address"]
+    try:
+        _build([_tool("go"), "install", f"github.com/summerwind/h2spec/cmd/h2spec@{H2SPEC}"], HERE, GOBIN=str(BIN))
+    except (Skipped, RuntimeError) as reason:
+        result.skipped = str(reason)[:80]
+        return result
+    host, _, port = address.rpartition(":")
+    command = [str(BIN / "h2spec"), "--strict", "-h", host, "-p", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    count = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", done.stdout)
+    result.passed = int(count[2]) if count else 0
+    if done.returncode or count is None:
+        result.failures.append(done.stdout[-800:] or done.stderr[-200:])
+    result.seconds = time.monotonic() - started
+    return result
+
+
 def _raw_scenarios(files: Sequence[str], mode: str) -> tuple[list[str], int]:
     """The scenarios of a mode that make no transactional call, and how many do."""
     wanted, left_out = [], 0
@@ -326,6 +352,10 @@ def main() -> int:
             with serve(mode) as address:  # the scenarios expect a fresh store
                 print(f"conformance, {mode} ...", flush=True)
                 results.append(conformance(mode, address))
+    if not arguments.only or "h2spec" in arguments.only:
+        with serve("v1") as address:
+            print("h2spec ...", flush=True)
+            results.append(h2spec(address))
     show(results)
     failed = any(r.failures for r in results)
     return 1 if failed or (arguments.require and any(r.skipped for r in results)) else 0
