@@ -8,6 +8,7 @@ Values are never shown in a message.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any, Final
 
 from pytikv.errors import InvalidArgument, WrongType
@@ -85,7 +86,7 @@ def check_keys(keys: object) -> list[bytes]:
     if set(map(type, found)) - {bytes}:  # the plain case is one pass in C
         for key in found:
             check_key(key)
-    return list(dict.fromkeys(found))
+    return found if len(set(found)) == len(found) else list(dict.fromkeys(found))
 
 
 def check_pairs(pairs: object, ttl: object) -> list[tuple[bytes, bytes, int]]:
@@ -95,11 +96,20 @@ def check_pairs(pairs: object, ttl: object) -> list[tuple[bytes, bytes, int]]:
     """
     common = check_ttl(ttl)
     if isinstance(pairs, Mapping):
-        entries: Iterable[Any] = pairs.items()
+        entries: list[Any] = list(pairs.items())
     elif isinstance(pairs, Iterable) and not isinstance(pairs, (bytes, bytearray, str)):
-        entries = pairs
+        entries = list(pairs)
     else:
         raise WrongType(f"pairs must be a mapping or an iterable of (key, value[, ttl]), not {_kind(pairs)}")
+    if set(map(type, entries)) == {tuple} and set(map(len, entries)) == {2}:  # the plain case: passes in C, no more
+        keys, values = zip(*entries, strict=True)
+        if set(map(type, keys)) == {bytes} == set(map(type, values)):
+            last = dict(entries)
+            return list(zip(last, last.values(), repeat(common)))
+    return _check_each(entries, ttl, common)
+
+
+def _check_each(entries: list[Any], ttl: object, common: int) -> list[tuple[bytes, bytes, int]]:
     found: dict[bytes, tuple[bytes, bytes, int]] = {}
     for entry in entries:
         if not isinstance(entry, (tuple, list)) or not 2 <= len(entry) <= 3:

@@ -166,7 +166,7 @@ class Batches(Generic[ItemT]):
         try:
             groups = await self._regions.group(items, self._batch.key_of, call)
         except TikvError as error:
-            self._note(items, error, call)
+            self.note(items, error, call)
             return
         parts = [(region, part) for region, group in groups for part in self._batch.cut(group)]
         if len(parts) == 1:
@@ -181,17 +181,20 @@ class Batches(Generic[ItemT]):
             self._batch.take(await self._sender.send(self._batch.rpc, region, self._batch.encode(items), call))
         except RegionStale:
             await self.run(items, call)
-        except InvalidArgument as error:
-            if len(items) == 1:
-                self._note(items, error, call)
-                return
-            middle = len(items) // 2
-            await self._send(region, items[:middle], call)
-            await self._send(region, items[middle:], call)
         except TikvError as error:
-            self._note(items, error, call)
+            await self.refused(region, items, error, call)
 
-    def _note(self, items: Sequence[ItemT], error: TikvError, call: Call) -> None:
+    async def refused(self, region: CachedRegion, items: Sequence[ItemT], error: TikvError, call: Call) -> None:
+        """Take in that a part failed: note it, or halve the part where one of its keys may be at fault."""
+        if len(items) == 1 or not isinstance(error, InvalidArgument):
+            self.note(items, error, call)
+            return
+        middle = len(items) // 2
+        await self._send(region, items[:middle], call)
+        await self._send(region, items[middle:], call)
+
+    def note(self, items: Sequence[ItemT], error: TikvError, call: Call) -> None:
+        """Note the error of each item."""
         call.settle(error)
         key_of = self._batch.key_of
         for item in items:

@@ -13,6 +13,7 @@ from pytikv.client import rpcs
 from pytikv.client.by_region import KeyOf
 from pytikv.client.raw_backend import Write
 from pytikv.client.store_errors import raw_error
+from pytikv.codec.hot_raw import UNUSUAL, decode_pairs, encode_pairs
 from pytikv.config import ClientConfig
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
@@ -28,13 +29,15 @@ def _cut_keys(keys: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
 
 
 class GetBatch:
-    """RawBatchGet. `found` gathers the pairs of all answers."""
+    """RawBatchGet of `keys`, whose wire form is `wire`. `found` gathers the pairs of all answers."""
 
-    def __init__(self, config: ClientConfig, prefix_size: int) -> None:
+    def __init__(self, config: ClientConfig, keys: Sequence[bytes], wire: Sequence[bytes], prefix_size: int) -> None:
         self.rpc = rpcs.RAW_BATCH_GET
         self.key_of: KeyOf = None
         self.found: dict[bytes, bytes] = {}
         self._config = config
+        self._keys = keys
+        self._wire = wire
         self._prefix_size = prefix_size
 
     def cut(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
@@ -47,15 +50,30 @@ class GetBatch:
 
     def take(self, data: bytes) -> None:
         """Gather the pairs of an answer. A refusal comes as a pair with an error."""
-        pairs = kvrpcpb.RawBatchGetResponse.FromString(data).pairs
-        if len(pairs) == 1 and pairs[0].HasField("error"):
-            raise raw_error(pairs[0].error.abort or str(pairs[0].error).strip())
-        size = self._prefix_size
-        found = {pair.key[size:] if size else pair.key: pair.value for pair in pairs}
+        read = decode_pairs(data)
+        if read is UNUSUAL:
+            found = self._parse(data)
+        else:
+            keys: Sequence[bytes]
+            keys, values = read
+            if keys == self._wire:  # the caller's own objects have their hashes at hand
+                keys = self._keys
+            elif size := self._prefix_size:
+                keys = [key[size:] for key in keys]
+            found = dict(zip(keys, values, strict=True))
         if self.found:
             self.found.update(found)
         else:
             self.found = found
+
+    def _parse(self, data: bytes) -> dict[bytes, bytes]:
+        pairs = kvrpcpb.RawBatchGetResponse.FromString(data).pairs
+        if len(pairs) == 1 and pairs[0].HasField("error"):
+            raise raw_error(pairs[0].error.abort or str(pairs[0].error).strip())
+        size = self._prefix_size
+        if size:
+            return {pair.key[size:]: pair.value for pair in pairs}
+        return {pair.key: pair.value for pair in pairs}
 
 
 class DeleteBatch:
@@ -92,6 +110,9 @@ class PutBatch:
     def cut(self, writes: Sequence[Write]) -> Iterator[Sequence[Write]]:
         """Cut by bytes and number; a request is ended after the pair that passes the limit."""
         limit, most = self._config.batch_put_bytes, self._config.batch_keys
+        if len(writes) < most and sum([len(key) + len(value) for key, value, _ in writes]) < limit:
+            yield writes
+            return
         start = size = 0
         for position, (key, value, _) in enumerate(writes):
             size += len(key) + len(value)
@@ -99,20 +120,15 @@ class PutBatch:
                 yield writes[start : position + 1]
                 start, size = position + 1, 0
         if start < len(writes):
-            yield writes[start:] if start else writes
+            yield writes[start:]
 
     def encode(self, writes: Sequence[Write]) -> bytes:
         """Return the request without its context."""
-        pair = kvrpcpb.KvPair
-        request = kvrpcpb.RawBatchPutRequest(
-            pairs=[pair(key=key, value=value) for key, value, _ in writes],
-            cf=self._config.cf,
-            for_cas=self._config.atomic,
-        )
-        ttls = [ttl for _, _, ttl in writes]
+        keys, values, ttls = zip(*writes, strict=True)
+        rest = kvrpcpb.RawBatchPutRequest(cf=self._config.cf, for_cas=self._config.atomic)
         if any(ttls):
-            request.ttls.extend(ttls)
-        return request.SerializeToString()
+            rest.ttls.extend(ttls)
+        return encode_pairs(keys, values) + rest.SerializeToString()
 
     def take(self, data: bytes) -> None:
         """Raise the refusal that an answer holds."""

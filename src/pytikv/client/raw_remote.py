@@ -16,7 +16,7 @@ Limits: those of `ClientConfig`; nothing is buffered beyond one batch or one pag
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pytikv.client import rpcs
 from pytikv.client.by_region import Batch, Batches, ItemT, Piece, RegionMap, over_range
@@ -27,7 +27,7 @@ from pytikv.client.raw_backend import Pair, RawPage, Span, Write, check_config
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
 from pytikv.client.region_cache import CachedRegion, Route
 from pytikv.client.request_sender import Call, RegionStale, RequestSender
-from pytikv.client.rpcs import Rpc
+from pytikv.client.rpcs import Kind, Rpc
 from pytikv.client.store_errors import raw_error
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL, decode_get, encode_delete, encode_get, encode_put
@@ -163,12 +163,16 @@ class RemoteRaw:
     async def _go_on(self, rpc: Rpc, wire_key: bytes, body: bytes, way: Way, met: Exception | bytes) -> bytes:
         """Leave the fast path for the general loop, which is told what was met: a failure, or a region error."""
         call = self._call()
+        await self._digest(rpc, way, met, call)
+        return await self._send_key(rpc, wire_key, body, call)
+
+    async def _digest(self, rpc: Rpc, way: Way, met: Exception | bytes, call: Call) -> None:
+        """Tell the general loop what was met on the fast path."""
         region, route, _ = way
         if isinstance(met, bytes):
             await self._sender.take(rpc, region, route.peer, met, call)
         elif isinstance(met, RpcError):
             await self._sender.take_failure(rpc, route.peer, met, call)
-        return await self._send_key(rpc, wire_key, body, call)
 
     async def _send_key(self, rpc: Rpc, wire_key: bytes, body: bytes, call: Call) -> bytes:
         """Send a request for one key by the general loop."""
@@ -242,8 +246,9 @@ class RemoteRaw:
 
     async def batch_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """See `RawBackend`."""
-        batch = GetBatch(self.config, self._prefix_size)
-        failed = await self._run(batch, self._wire(keys))
+        wire = self._wire(keys)
+        batch = GetBatch(self.config, keys, wire, self._prefix_size)
+        failed = await self._run(batch, wire)
         if failed:
             raise next(iter(failed.values()))
         return batch.found
@@ -260,9 +265,60 @@ class RemoteRaw:
         return self._user(await self._run(DeleteBatch(self.config), self._wire(keys)))
 
     async def _run(self, batch: Batch[ItemT], items: Sequence[ItemT]) -> dict[bytes, TikvError]:
-        run = Batches(self._cluster.rt, self._sender, self._map, batch, self.config.batch_concurrency)
-        await run.run(items, self._call())
+        """Send a batch: one that is a single request goes by the fast path, if that is open."""
+        now = self._now()
+        way = self._way_of_all(batch, items, now)
+        parts = [] if way is None else list(batch.cut(items))
+        if way is None or len(parts) != 1 or batch.rpc.slot is None:
+            run = self._batches(batch)
+            await run.run(items, self._call())
+            return run.failed
+        deadline = now + self._rpc_timeout_s
+        try:
+            channel = await self._channel(way[1].store.address, deadline)
+            data = await channel.batch(batch.rpc.slot, way[2] + batch.encode(items), deadline)
+        except (RpcError, ConnectionFailed) as error:
+            return await self._go_on_batch(batch, items, way, error)
+        if data and data[0] == _REGION_ERROR:
+            return await self._go_on_batch(batch, items, way, data)
+        try:
+            batch.take(data)
+        except TikvError as error:
+            run = self._batches(batch)
+            await run.refused(way[0], items, error, self._call())
+            return run.failed
+        return {}
+
+    def _way_of_all(self, batch: Batch[Any], items: Sequence[Any], now: float) -> Way | None:
+        """Return the fast path's way if it is open and leads to one region that holds all keys."""
+        if batch.rpc.kind is Kind.READ and not self._reads_at_leader:
+            return None
+        key_of = batch.key_of
+        first = items[0]
+        way = self._way(first if key_of is None else key_of(first), now)
+        if way is None or (not way[0].start_key and not way[0].end_key):
+            return way
+        low, high = min(items, key=key_of), max(items, key=key_of)
+        if key_of is not None:
+            low, high = key_of(low), key_of(high)
+        border, end = self._map.border(way[0].start_key), self._map.border(way[0].end_key)
+        return way if border <= low and (not end or high < end) else None
+
+    async def _go_on_batch(
+        self, batch: Batch[ItemT], items: Sequence[ItemT], way: Way, met: Exception | bytes
+    ) -> dict[bytes, TikvError]:
+        """As `_go_on`, for a batch."""
+        call, run = self._call(), self._batches(batch)
+        try:
+            await self._digest(batch.rpc, way, met, call)
+        except TikvError as error:
+            await run.refused(way[0], items, error, call)
+        else:
+            await run.run(items, call)
         return run.failed
+
+    def _batches(self, batch: Batch[ItemT]) -> Batches[ItemT]:
+        return Batches(self._cluster.rt, self._sender, self._map, batch, self.config.batch_concurrency)
 
     def _wire(self, keys: Sequence[bytes]) -> Sequence[bytes]:
         prefix = self._prefix
