@@ -62,6 +62,18 @@ def test_contexts_say_what_options_say(model) -> None:
         assert request.context.resource_control_context.resource_group_name == "rg"
 
 
+@pytest.mark.parametrize("name", ["shop", None])
+def test_contexts_name_the_keyspace(make_model, name: str | None) -> None:
+    model = make_model(codec=api.v2(5, is_raw=True))
+    kv = model.client(keyspace=name)
+    kv.put(b"k", b"v")
+    kv.batch_get([b"k"])
+    kv.with_options(replica_read="follower").get(b"k")
+    assert model.names() == ["RawPut", "RawBatchGet", "RawGet"]
+    assert {request.context.keyspace_name for _, _, request in model.calls} == {name or ""}
+    assert {request.context.keyspace_id for _, _, request in model.calls} == {5}
+
+
 def test_deadlines_reach_the_store(model) -> None:
     kv = model.client(timeout=2.0)
     kv.get(b"k")
