@@ -32,6 +32,25 @@ def test_leader_is_asked_as_leader() -> None:
     assert selector().next() == Choice(A, True, False)
 
 
+@pytest.mark.parametrize("engine", ["tiflash", "tiflash_compute"])
+@pytest.mark.parametrize("policy", ["leader", "follower", "mixed", "prefer_leader"])
+def test_tiflash_is_never_asked(engine: str, policy: str) -> None:
+    # Not even where it matches best and all others fail.
+    labels = {4: (("zone", "z1"), ("engine", engine))}
+    for rotation in range(4):
+        s = selector(policy, (A, B, LEARNER), labels=labels, want=(("zone", "z1"),), rotation=rotation)
+        seen = set()
+        while (choice := s.next()) is not None:
+            seen.add(choice.peer.id)
+            s.on_refused(choice.peer)
+        assert seen == {1, 2}
+
+
+def test_other_engines_are_asked() -> None:
+    s = selector("follower", (A, LEARNER), labels={4: (("engine", "tikv"), ("tiflash", "engine"))})
+    assert ask(s) == 4
+
+
 def test_leader_named_by_another() -> None:
     s = selector()
     assert ask(s) == 1

@@ -19,6 +19,7 @@ from pytikv import (
 )
 from pytikv.client.region_errors import TABLE
 from pytikv.proto import errorpb_pb2 as errorpb
+from pytikv.types import Store
 from pytikv.wire.errors import ConnectFailed, ConnectionLost, RpcError, Status
 
 LOST = "lost"
@@ -446,6 +447,18 @@ def test_follower_reads(model) -> None:
     kv.put(b"k", b"w")
     assert model.addresses() == ["store1"]
     assert not model.calls[0][2].context.replica_read
+
+
+def test_tiflash_met_for_the_first_time_gets_no_request(model, monkeypatch) -> None:
+    async def get_store(store_id: int, deadline: float) -> Store:
+        return Store(store_id, f"store{store_id}:20160", labels=(("engine", "tiflash" if store_id == 2 else "tikv"),))
+
+    monkeypatch.setattr(model, "get_store", get_store)
+    kv = model.client(replica_read="follower")
+    for _ in range(8):
+        kv.get(b"k")
+    assert set(model.addresses()) == {"store3"}
+    assert model.rt.slept == []
 
 
 def test_a_follower_that_is_not_ready_gives_way_to_the_leader(model) -> None:

@@ -14,11 +14,13 @@ Rules, in the order in which they decide:
    of peer (`follower`: followers; `prefer_leader`: the leader as long as its store works well; `mixed`: any).
    Ties are broken by `rotation`, a number that the caller draws, so that load spreads. Learners count as followers.
    When nobody else is left, the leader serves.
-4. A store that is gone (tombstone, unknown) is never asked.
+4. A store that is gone (tombstone, unknown) is never asked, nor is one of TiFlash: its peers are learners like others
+   in a region's list, and only the store's label `engine` tells that it keeps columns and serves none of our requests.
 5. A leader that is busy twice in a row is doubted: it may have lost its office without knowing. Another voter is asked,
    once, and names the one that leads (client-go#2028: a half-dead store that only ever said "busy" kept its callers).
 
-No I/O, clock or dice in here. Source of the facts: client-go internal/locate/replica_selector.go.
+No I/O, clock or dice in here. Sources of the facts: client-go internal/locate/replica_selector.go, and
+tikvrpc/endpoint.go for TiFlash's labels.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from typing import Final, NamedTuple
 from pytikv.config import Labels, ReplicaRead
 from pytikv.types import Peer, Region
 
-__all__ = ["MAX_ATTEMPTS", "Choice", "Health", "ReplicaSelector", "StoreView"]
+__all__ = ["MAX_ATTEMPTS", "Choice", "Health", "ReplicaSelector", "StoreView", "is_tiflash"]
 
 MAX_ATTEMPTS: Final = 10
 _BUSY_BEFORE_DOUBT: Final = 2
 _LEARNER: Final = 1
+_TIFLASH: Final = frozenset({("engine", "tiflash"), ("engine", "tiflash_compute")})
 
 
 class Health(enum.IntEnum):
@@ -52,6 +55,11 @@ class StoreView(NamedTuple):
 
     health: Health = Health.GOOD
     labels: Labels = ()
+
+
+def is_tiflash(labels: Labels) -> bool:
+    """Tell by its labels whether a store is TiFlash's, which serves none of the requests made here."""
+    return not _TIFLASH.isdisjoint(labels)
 
 
 class Choice(NamedTuple):
@@ -198,12 +206,10 @@ class ReplicaSelector:
 
     def _can_serve(self, peer: Peer) -> bool:
         tried = self._of(peer)
-        return (
-            not peer.is_witness
-            and not tried.is_passed_over
-            and tried.attempts < MAX_ATTEMPTS
-            and self._health(peer) is not Health.GONE
-        )
+        if peer.is_witness or tried.is_passed_over or tried.attempts >= MAX_ATTEMPTS:
+            return False
+        store = self._store(peer.store_id)
+        return store.health is not Health.GONE and not is_tiflash(store.labels)
 
     def _health(self, peer: Peer) -> Health:
         return self._store(peer.store_id).health

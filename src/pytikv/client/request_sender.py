@@ -29,7 +29,7 @@ from pytikv.client.backoff import Backoffer
 from pytikv.client.contexts import ContextMaker, rpc_timeout_s
 from pytikv.client.region_cache import CachedRegion, RegionCache
 from pytikv.client.region_errors import Action, Verdict, classify
-from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView
+from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
 from pytikv.client.rpc_errors import fatal_error, is_transient
 from pytikv.client.rpcs import Kind, Rpc
 from pytikv.client.store_cache import CachedStore, StoreCache
@@ -219,7 +219,8 @@ class RequestSender:
         """Return the store with its address; None when it is gone, or found dead while others could serve."""
         deadline = call.backoffer.deadline
         store = await self._stores.resolve(choice.peer.store_id, deadline)
-        if not store.address:
+        # A store met for the first time was chosen before its labels were known.
+        if not store.address or is_tiflash(store.labels):
             return None
         is_suspect = store.needs_probe(self._rt.now()) and selector.attempts(choice.peer) == 1
         # A suspect store costs one health check instead of a request that hangs; alone in its region, it is just asked.
