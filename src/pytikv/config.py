@@ -189,6 +189,10 @@ class ClientConfig:
     pd_timeout: float = field(default=3.0, metadata=_kind(_seconds()))
     """Seconds that one request to PD may take before the next member is asked."""
 
+    use_query_region: bool = field(default=False, metadata=_kind(_boolean))
+    """Whether look-ups of regions that are wanted at the same time go to PD as one message on a stream. Spares PD where
+    many regions are met at once; one look-up alone is no faster. A PD that lacks the call is asked the usual way."""
+
     grpc_concurrency: int = field(default=8, metadata=_kind(_integer(1, 64)))
     """Connections to each store in asyncio clients (a blocking client opens one for each thread at work)."""
 

@@ -15,6 +15,7 @@ import pytest
 
 import pytikv
 from pytikv import ConfigError, ConnectionFailed, DeadlineExceeded, Outcome, UnsupportedByServer
+from pytikv.server.pd.region_service import _QueryRegionStream
 from pytikv.testing.proxy import FaultProxy
 
 MODES = ["1", "1ttl", "2"]
@@ -91,6 +92,33 @@ def test_keyspaces(serving) -> None:
             assert list(shop.scan(reverse=True)) == [(b"k", b"1")]
         with pytest.raises(ConfigError, match="nope"):
             pytikv.RawClient.connect(f"{server.url}/nope")
+
+
+@pytest.mark.parametrize("use_query_region", [True, False])
+def test_region_lookups_on_a_stream(serving, monkeypatch, use_query_region: bool) -> None:
+    streamed: list[int] = []  # look-ups by key in each message
+    answer = _QueryRegionStream._answer
+
+    def watched(stream, request):
+        streamed.append(len(request.keys))
+        return answer(stream, request)
+
+    async def read(url: str) -> None:
+        async with await pytikv.AsyncRawClient.connect(url, use_query_region=use_query_region) as kv:
+            found = await asyncio.gather(*(kv.get(b"%02d" % n) for n in range(20)))
+            assert found == [b"v%02d" % n for n in range(20)]
+
+    monkeypatch.setattr(_QueryRegionStream, "_answer", watched)
+    with serving("1") as server:
+        with server.connect(use_query_region=use_query_region) as kv:
+            for n in range(20):
+                kv.put(b"%02d" % n, b"v%02d" % n)
+        assert bool(streamed) is use_query_region
+        for n in range(1, 20):
+            server.split(b"%02d" % n)
+        streamed.clear()
+        asyncio.run(read(server.url))
+    assert (max(streamed, default=0) > 1) is use_query_region
 
 
 def test_a_wrong_version_is_named(serving) -> None:

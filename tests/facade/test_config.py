@@ -20,6 +20,7 @@ def test_defaults() -> None:
     assert (config.timeout, config.rpc_timeout, config.grpc_concurrency) == (10.0, 5.0, 8)
     assert (config.background_worker_size, config.idle_timeout, config.replica_read) == (4, 60.0, "leader")
     assert config.retry_lost_writes is True
+    assert config.use_query_region is False
     assert config.tls is None
     assert config.api_version is None
 

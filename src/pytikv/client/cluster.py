@@ -78,7 +78,7 @@ async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> 
     """
     deadline = effective(rt.now(), config.timeout)
     pool = _pool(rt, config)
-    pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout)
+    pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout, use_query_region=config.use_query_region)
     try:
         await pd.connect(deadline)
         tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
