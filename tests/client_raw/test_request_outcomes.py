@@ -487,3 +487,74 @@ def test_errors_hold_no_values(model, kv) -> None:
         with pytest.raises(TikvError) as caught:
             operation()
         assert "s3cr3t" not in repr(caught.value)
+
+
+# --- batches on the fast path -----------------------------------------------------------------------------------------
+
+
+def warm(client):
+    client.get(b"a")
+    return client
+
+
+def test_a_warm_batch_of_one_region_is_one_message(model, kv) -> None:
+    warm(kv)
+    model.calls.clear()
+    kv.batch_put({b"a": b"1", b"b": b"22"})
+    assert kv.batch_get([b"b", b"a"]) == {b"a": b"1", b"b": b"22"}
+    kv.batch_delete([b"a", b"b"])
+    assert model.names() == ["RawBatchPut", "RawBatchGet", "RawBatchDelete"]
+    assert model.rt.slept == []
+
+
+def test_a_warm_batch_outlives_a_split_and_a_region_error(model, kv) -> None:
+    warm(kv)
+    model.split(b"m", leader=2)
+    kv.batch_put({b"z": b"1", b"a": b"2"})
+    assert model.data == {b"z": b"1", b"a": b"2"}
+    faults(model, error_of("server_is_busy"))
+    assert kv.batch_get([b"z", b"a"]) == {b"z": b"1", b"a": b"2"}
+
+
+def test_a_warm_batch_divides_by_regions_that_are_known(model, kv) -> None:
+    model.split(b"m", leader=2)
+    warm(kv)
+    kv.get(b"z")
+    model.calls.clear()
+    kv.batch_put({b"n": b"1", b"z": b"2"})  # within the second
+    kv.batch_put({b"n": b"1", b"a": b"2"})
+    assert sorted(request.context.region_id for _, _, request in model.calls) == [1, 2, 2]
+
+
+def test_a_lost_warm_batch(model, kv) -> None:
+    warm(kv)
+    model.calls.clear()
+    faults(model, LOST)
+    kv.batch_put({b"a": b"1"})
+    assert [request.context.is_retry_request for _, _, request in model.calls] == [False, True]
+    once = warm(model.client(retry_lost_writes=False))
+    model.calls.clear()
+    faults(model, LOST)
+    with pytest.raises(BatchError) as caught:
+        once.batch_put({b"a": b"1", b"b": b"2"})
+    assert {key: error.outcome for key, error in caught.value.failed.items()} == dict.fromkeys(
+        [b"a", b"b"], Outcome.UNDETERMINED
+    )
+    assert len(model.calls) == 1
+
+
+def test_a_warm_batch_is_halved_until_the_key_at_fault_stands_alone(model, kv) -> None:
+    warm(kv)
+    long_key = b"z" * 9000
+    pairs = {b"a%02d" % n: b"1" for n in range(20)} | {long_key: b"3"}
+    with pytest.raises(BatchError) as caught:
+        kv.batch_put(pairs)
+    assert set(caught.value.failed) == {long_key}
+    assert model.data.keys() == pairs.keys() - {long_key}
+
+
+def test_a_connection_that_fails_delays_a_warm_batch(model, kv) -> None:
+    warm(kv)
+    faults(model, ConnectionLost("refused stream", not_processed=True))
+    kv.batch_put({b"a": b"1"})
+    assert model.data == {b"a": b"1"}
