@@ -9,12 +9,16 @@ import random
 import subprocess
 import sys
 import threading
+import types
 import warnings
 
 import pytest
 
 import pytikv
 from pytikv import ConfigError, ConnectionFailed, DeadlineExceeded, Outcome, UnsupportedByServer
+from pytikv.codec import envelope
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.server.pd.region_service import _QueryRegionStream
 from pytikv.testing.proxy import FaultProxy
 
@@ -119,6 +123,24 @@ def test_region_lookups_on_a_stream(serving, monkeypatch, use_query_region: bool
         streamed.clear()
         asyncio.run(read(server.url))
     assert (max(streamed, default=0) > 1) is use_query_region
+
+
+@pytest.mark.parametrize(("score", "is_avoided"), [(100, True), (1, False)])
+def test_a_store_that_says_it_is_slow_is_avoided(serving, monkeypatch, score: int, is_avoided: bool) -> None:
+    with serving("1") as server, server.connect() as kv:
+        store_id = server.server.store.id
+        feedback = kvrpcpb.HealthFeedback(store_id=store_id, slow_score=score)
+        tail = tikvpb.BatchCommandsResponse(health_feedback=feedback).SerializeToString()
+
+        def encode(entries):
+            return envelope.encode(entries) + tail
+
+        telling = types.SimpleNamespace(**{**vars(envelope), "encode": encode})
+        monkeypatch.setattr("pytikv.server.services.batch_commands.envelope", telling)
+        cluster = kv._core._backend._cluster
+        kv.put(b"k", b"v")
+        assert cluster.stores.is_avoided(store_id, cluster.rt.now()) is is_avoided
+        assert kv.get(b"k") == b"v"
 
 
 def test_a_wrong_version_is_named(serving) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from pytikv.client.deadline import effective
+from pytikv.client.health_feedback import HealthFeedbacks
 from pytikv.client.pd import PdClient
 from pytikv.client.pool import ConnectionPool, PoolSettings
 from pytikv.client.region_cache import RegionCache
@@ -54,11 +55,12 @@ class Cluster:
             self.pool.abandon(forked=forked)
 
 
-def _pool(rt: Runtime, config: ClientConfig) -> ConnectionPool:
+def _pool(rt: Runtime, config: ClientConfig, feedbacks: HealthFeedbacks) -> ConnectionPool:
     channel = ChannelConfig(
         max_message_bytes=config.max_message_bytes,
         keepalive=config.keepalive_time,
         keepalive_timeout=config.keepalive_timeout,
+        on_health_feedback=feedbacks.take,
     )
     settings = PoolSettings(
         grpc_concurrency=config.grpc_concurrency,
@@ -77,12 +79,13 @@ async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> 
     Raises ConnectionFailed, DeadlineExceeded, and ConfigError: TLS files, another API version, an unknown keyspace.
     """
     deadline = effective(rt.now(), config.timeout)
-    pool = _pool(rt, config)
+    feedbacks = HealthFeedbacks(rt)
+    pool = _pool(rt, config, feedbacks)
     pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout, use_query_region=config.use_query_region)
     try:
         await pd.connect(deadline)
         tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
-        stores = StoreCache(rt, pd, pool)
+        stores = feedbacks.stores = StoreCache(rt, pd, pool)
         regions = RegionCache(stores.entry, rt.rng)
         configs = StoreConfigs(rt, pd, tls)
         metas = await pd.get_all_stores(deadline)

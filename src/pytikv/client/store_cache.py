@@ -108,6 +108,10 @@ class StoreCache:
         store = self._stores.get(store_id)
         return store if store is not None else self._stores.setdefault(store_id, CachedStore(store_id))
 
+    def knows(self, store_id: int) -> bool:
+        """Tell whether the store was met before."""
+        return store_id in self._stores
+
     def entries(self) -> list[CachedStore]:
         """Return all stores met so far."""
         return list(self._stores.values())
@@ -184,7 +188,7 @@ class StoreCache:
             store.failures += 1
 
     def mark_slow(self, store_id: int, now: float, seconds: float) -> None:
-        """Prefer other replicas for `seconds` (a busy store)."""
+        """Prefer other replicas for `seconds` (a store that is busy, or says that it is slow)."""
         store = self.entry(store_id)
         with self._lock:
             store.slow_until = max(store.slow_until, now + seconds)

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 __all__ = ["Command", "EnvelopeError", "decode", "decode_feedback", "encode", "encode_one", "slot_tag", "varint"]
 
 HEALTH_FEEDBACK_FIELD: Final = 4
+_FEEDBACK_TAG: Final = HEALTH_FEEDBACK_FIELD << 3 | 2  # one byte
 _SMALL: Final = 2048
 
 
@@ -181,12 +182,14 @@ def decode(data: bytes, start: int = 0) -> list[Command]:
 
 def decode_feedback(data: bytes, start: int = 0) -> bytes | None:
     """Return the serialized HealthFeedback of a response, if it carries one. Raises EnvelopeError."""
+    if data.find(_FEEDBACK_TAG, start) < 0:
+        return None  # most responses carry none, and short ones show it at a glance
     found: bytes | None = None
     pos, end = start, len(data)
     while pos < end:
         tag, pos = _read_varint(data, pos, end)
         stop = _skip(data, pos, end, tag & 7)
-        if tag == HEALTH_FEEDBACK_FIELD << 3 | 2:
+        if tag == _FEEDBACK_TAG:
             size, pos = _read_varint(data, pos, end)
             found = data[pos : pos + size]
         pos = stop
