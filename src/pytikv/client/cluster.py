@@ -20,7 +20,7 @@ from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.rt.interface import Runtime
-from pytikv.rt.tls import load_client_tls
+from pytikv.rt.tls import TlsContext, load_client_tls
 from pytikv.url import Target
 from pytikv.wire.channel import ChannelConfig
 
@@ -55,7 +55,7 @@ class Cluster:
             self.pool.abandon(forked=forked)
 
 
-def _pool(rt: Runtime, config: ClientConfig, feedbacks: HealthFeedbacks) -> ConnectionPool:
+def _pool(rt: Runtime, config: ClientConfig, tls: TlsContext | None, feedbacks: HealthFeedbacks) -> ConnectionPool:
     channel = ChannelConfig(
         max_message_bytes=config.max_message_bytes,
         keepalive=config.keepalive_time,
@@ -69,7 +69,6 @@ def _pool(rt: Runtime, config: ClientConfig, feedbacks: HealthFeedbacks) -> Conn
         connect_timeout_s=config.connect_timeout,
         channel=channel,
     )
-    tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
     return ConnectionPool(rt, settings, tls)
 
 
@@ -80,11 +79,11 @@ async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> 
     """
     deadline = effective(rt.now(), config.timeout)
     feedbacks = HealthFeedbacks(rt)
-    pool = _pool(rt, config, feedbacks)
+    tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
+    pool = _pool(rt, config, tls, feedbacks)
     pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout, use_query_region=config.use_query_region)
     try:
         await pd.connect(deadline)
-        tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
         stores = feedbacks.stores = StoreCache(rt, pd, pool)
         regions = RegionCache(stores.entry, rt.rng)
         configs = StoreConfigs(rt, pd, tls)

@@ -94,13 +94,6 @@ class BatchStream:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _new_id(self) -> bytes:
-        number = self._next
-        self._next = number + 1
-        if not number & 127:
-            self._high = envelope.varint(number >> 7)
-        return _LOW[number & 127] + self._high
-
     def submit(self, slot: int, request: bytes, future: Future[bytes], deadline: float) -> bytes:
         """Queue a command for the next `flush`; return its id."""
         number = self._next
