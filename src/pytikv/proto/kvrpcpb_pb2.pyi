@@ -62,6 +62,38 @@ class Assertion(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 class ChecksumAlgorithm(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     Crc64_Xor: _ClassVar[ChecksumAlgorithm]
+
+class AssertionLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    Off: _ClassVar[AssertionLevel]
+    Fast: _ClassVar[AssertionLevel]
+    Strict: _ClassVar[AssertionLevel]
+
+class PessimisticLockWakeUpMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WakeUpModeNormal: _ClassVar[PessimisticLockWakeUpMode]
+    WakeUpModeForceLock: _ClassVar[PessimisticLockWakeUpMode]
+
+class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NoAction: _ClassVar[Action]
+    TTLExpireRollback: _ClassVar[Action]
+    LockNotExistRollback: _ClassVar[Action]
+    MinCommitTSPushed: _ClassVar[Action]
+    TTLExpirePessimisticRollback: _ClassVar[Action]
+    LockNotExistDoNothing: _ClassVar[Action]
+
+class CommitRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    Unknown: _ClassVar[CommitRole]
+    Primary: _ClassVar[CommitRole]
+    Secondary: _ClassVar[CommitRole]
+
+class PessimisticLockKeyResultType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LockResultNormal: _ClassVar[PessimisticLockKeyResultType]
+    LockResultLockedWithConflict: _ClassVar[PessimisticLockKeyResultType]
+    LockResultFailed: _ClassVar[PessimisticLockKeyResultType]
 RequestOriginUnknown: RequestOrigin
 RequestOriginTiDB: RequestOrigin
 V1: APIVersion
@@ -89,6 +121,23 @@ SharedPessimisticLock: Op
 Exist: Assertion
 NotExist: Assertion
 Crc64_Xor: ChecksumAlgorithm
+Off: AssertionLevel
+Fast: AssertionLevel
+Strict: AssertionLevel
+WakeUpModeNormal: PessimisticLockWakeUpMode
+WakeUpModeForceLock: PessimisticLockWakeUpMode
+NoAction: Action
+TTLExpireRollback: Action
+LockNotExistRollback: Action
+MinCommitTSPushed: Action
+TTLExpirePessimisticRollback: Action
+LockNotExistDoNothing: Action
+Unknown: CommitRole
+Primary: CommitRole
+Secondary: CommitRole
+LockResultNormal: PessimisticLockKeyResultType
+LockResultLockedWithConflict: PessimisticLockKeyResultType
+LockResultFailed: PessimisticLockKeyResultType
 
 class RawGetRequest(_message.Message):
     __slots__ = ("context", "key", "cf")
@@ -847,3 +896,726 @@ class HealthFeedback(_message.Message):
     feedback_seq_no: int
     slow_score: int
     def __init__(self, store_id: _Optional[int] = ..., feedback_seq_no: _Optional[int] = ..., slow_score: _Optional[int] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("context", "key", "version", "need_commit_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEED_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    key: bytes
+    version: int
+    need_commit_ts: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., key: _Optional[bytes] = ..., version: _Optional[int] = ..., need_commit_ts: bool = ...) -> None: ...
+
+class GetResponse(_message.Message):
+    __slots__ = ("region_error", "error", "value", "not_found", "commit_ts")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    value: bytes
+    not_found: bool
+    commit_ts: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., value: _Optional[bytes] = ..., not_found: bool = ..., commit_ts: _Optional[int] = ...) -> None: ...
+
+class ScanRequest(_message.Message):
+    __slots__ = ("context", "start_key", "limit", "version", "key_only", "reverse", "end_key", "sample_step")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_KEY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEY_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REVERSE_FIELD_NUMBER: _ClassVar[int]
+    END_KEY_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_STEP_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_key: bytes
+    limit: int
+    version: int
+    key_only: bool
+    reverse: bool
+    end_key: bytes
+    sample_step: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_key: _Optional[bytes] = ..., limit: _Optional[int] = ..., version: _Optional[int] = ..., key_only: bool = ..., reverse: bool = ..., end_key: _Optional[bytes] = ..., sample_step: _Optional[int] = ...) -> None: ...
+
+class ScanResponse(_message.Message):
+    __slots__ = ("region_error", "pairs", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    pairs: _containers.RepeatedCompositeFieldContainer[KvPair]
+    error: KeyError
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+
+class PrewriteRequest(_message.Message):
+    __slots__ = ("context", "mutations", "primary_lock", "start_version", "lock_ttl", "skip_constraint_check", "pessimistic_actions", "txn_size", "for_update_ts", "min_commit_ts", "use_async_commit", "secondaries", "try_one_pc", "max_commit_ts", "assertion_level", "for_update_ts_constraints", "txn_file_chunks")
+    class PessimisticAction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SKIP_PESSIMISTIC_CHECK: _ClassVar[PrewriteRequest.PessimisticAction]
+        DO_PESSIMISTIC_CHECK: _ClassVar[PrewriteRequest.PessimisticAction]
+        DO_CONSTRAINT_CHECK: _ClassVar[PrewriteRequest.PessimisticAction]
+    SKIP_PESSIMISTIC_CHECK: PrewriteRequest.PessimisticAction
+    DO_PESSIMISTIC_CHECK: PrewriteRequest.PessimisticAction
+    DO_CONSTRAINT_CHECK: PrewriteRequest.PessimisticAction
+    class ForUpdateTSConstraint(_message.Message):
+        __slots__ = ("index", "expected_for_update_ts")
+        INDEX_FIELD_NUMBER: _ClassVar[int]
+        EXPECTED_FOR_UPDATE_TS_FIELD_NUMBER: _ClassVar[int]
+        index: int
+        expected_for_update_ts: int
+        def __init__(self, index: _Optional[int] = ..., expected_for_update_ts: _Optional[int] = ...) -> None: ...
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_LOCK_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    SKIP_CONSTRAINT_CHECK_FIELD_NUMBER: _ClassVar[int]
+    PESSIMISTIC_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    TXN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    FOR_UPDATE_TS_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    USE_ASYNC_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SECONDARIES_FIELD_NUMBER: _ClassVar[int]
+    TRY_ONE_PC_FIELD_NUMBER: _ClassVar[int]
+    MAX_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    ASSERTION_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    FOR_UPDATE_TS_CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    TXN_FILE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    mutations: _containers.RepeatedCompositeFieldContainer[Mutation]
+    primary_lock: bytes
+    start_version: int
+    lock_ttl: int
+    skip_constraint_check: bool
+    pessimistic_actions: _containers.RepeatedScalarFieldContainer[PrewriteRequest.PessimisticAction]
+    txn_size: int
+    for_update_ts: int
+    min_commit_ts: int
+    use_async_commit: bool
+    secondaries: _containers.RepeatedScalarFieldContainer[bytes]
+    try_one_pc: bool
+    max_commit_ts: int
+    assertion_level: AssertionLevel
+    for_update_ts_constraints: _containers.RepeatedCompositeFieldContainer[PrewriteRequest.ForUpdateTSConstraint]
+    txn_file_chunks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., skip_constraint_check: bool = ..., pessimistic_actions: _Optional[_Iterable[_Union[PrewriteRequest.PessimisticAction, str]]] = ..., txn_size: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., use_async_commit: bool = ..., secondaries: _Optional[_Iterable[bytes]] = ..., try_one_pc: bool = ..., max_commit_ts: _Optional[int] = ..., assertion_level: _Optional[_Union[AssertionLevel, str]] = ..., for_update_ts_constraints: _Optional[_Iterable[_Union[PrewriteRequest.ForUpdateTSConstraint, _Mapping]]] = ..., txn_file_chunks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PrewriteResponse(_message.Message):
+    __slots__ = ("region_error", "errors", "min_commit_ts", "one_pc_commit_ts")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    ONE_PC_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    errors: _containers.RepeatedCompositeFieldContainer[KeyError]
+    min_commit_ts: int
+    one_pc_commit_ts: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., min_commit_ts: _Optional[int] = ..., one_pc_commit_ts: _Optional[int] = ...) -> None: ...
+
+class PessimisticLockRequest(_message.Message):
+    __slots__ = ("context", "mutations", "primary_lock", "start_version", "lock_ttl", "for_update_ts", "is_first_lock", "wait_timeout", "force", "return_values", "min_commit_ts", "check_existence", "lock_only_if_exists", "wake_up_mode")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_LOCK_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    FOR_UPDATE_TS_FIELD_NUMBER: _ClassVar[int]
+    IS_FIRST_LOCK_FIELD_NUMBER: _ClassVar[int]
+    WAIT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_VALUES_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_EXISTENCE_FIELD_NUMBER: _ClassVar[int]
+    LOCK_ONLY_IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    WAKE_UP_MODE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    mutations: _containers.RepeatedCompositeFieldContainer[Mutation]
+    primary_lock: bytes
+    start_version: int
+    lock_ttl: int
+    for_update_ts: int
+    is_first_lock: bool
+    wait_timeout: int
+    force: bool
+    return_values: bool
+    min_commit_ts: int
+    check_existence: bool
+    lock_only_if_exists: bool
+    wake_up_mode: PessimisticLockWakeUpMode
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., is_first_lock: bool = ..., wait_timeout: _Optional[int] = ..., force: bool = ..., return_values: bool = ..., min_commit_ts: _Optional[int] = ..., check_existence: bool = ..., lock_only_if_exists: bool = ..., wake_up_mode: _Optional[_Union[PessimisticLockWakeUpMode, str]] = ...) -> None: ...
+
+class PessimisticLockResponse(_message.Message):
+    __slots__ = ("region_error", "errors", "commit_ts", "value", "values", "not_founds", "results")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    NOT_FOUNDS_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    errors: _containers.RepeatedCompositeFieldContainer[KeyError]
+    commit_ts: int
+    value: bytes
+    values: _containers.RepeatedScalarFieldContainer[bytes]
+    not_founds: _containers.RepeatedScalarFieldContainer[bool]
+    results: _containers.RepeatedCompositeFieldContainer[PessimisticLockKeyResult]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., commit_ts: _Optional[int] = ..., value: _Optional[bytes] = ..., values: _Optional[_Iterable[bytes]] = ..., not_founds: _Optional[_Iterable[bool]] = ..., results: _Optional[_Iterable[_Union[PessimisticLockKeyResult, _Mapping]]] = ...) -> None: ...
+
+class PessimisticRollbackRequest(_message.Message):
+    __slots__ = ("context", "start_version", "for_update_ts", "keys")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FOR_UPDATE_TS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_version: int
+    for_update_ts: int
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PessimisticRollbackResponse(_message.Message):
+    __slots__ = ("region_error", "errors")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    errors: _containers.RepeatedCompositeFieldContainer[KeyError]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ...) -> None: ...
+
+class TxnHeartBeatRequest(_message.Message):
+    __slots__ = ("context", "primary_lock", "start_version", "advise_lock_ttl", "min_commit_ts", "is_txn_file")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_LOCK_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ADVISE_LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    primary_lock: bytes
+    start_version: int
+    advise_lock_ttl: int
+    min_commit_ts: int
+    is_txn_file: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., advise_lock_ttl: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., is_txn_file: bool = ...) -> None: ...
+
+class TxnHeartBeatResponse(_message.Message):
+    __slots__ = ("region_error", "error", "lock_ttl")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    lock_ttl: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ...) -> None: ...
+
+class CheckTxnStatusRequest(_message.Message):
+    __slots__ = ("context", "primary_key", "lock_ts", "caller_start_ts", "current_ts", "rollback_if_not_exist", "force_sync_commit", "resolving_pessimistic_lock", "verify_is_primary", "is_txn_file")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_KEY_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_START_TS_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_TS_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACK_IF_NOT_EXIST_FIELD_NUMBER: _ClassVar[int]
+    FORCE_SYNC_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    RESOLVING_PESSIMISTIC_LOCK_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_IS_PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    primary_key: bytes
+    lock_ts: int
+    caller_start_ts: int
+    current_ts: int
+    rollback_if_not_exist: bool
+    force_sync_commit: bool
+    resolving_pessimistic_lock: bool
+    verify_is_primary: bool
+    is_txn_file: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., primary_key: _Optional[bytes] = ..., lock_ts: _Optional[int] = ..., caller_start_ts: _Optional[int] = ..., current_ts: _Optional[int] = ..., rollback_if_not_exist: bool = ..., force_sync_commit: bool = ..., resolving_pessimistic_lock: bool = ..., verify_is_primary: bool = ..., is_txn_file: bool = ...) -> None: ...
+
+class CheckTxnStatusResponse(_message.Message):
+    __slots__ = ("region_error", "error", "lock_ttl", "commit_version", "action", "lock_info")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    LOCK_INFO_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    lock_ttl: int
+    commit_version: int
+    action: Action
+    lock_info: LockInfo
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ..., commit_version: _Optional[int] = ..., action: _Optional[_Union[Action, str]] = ..., lock_info: _Optional[_Union[LockInfo, _Mapping]] = ...) -> None: ...
+
+class CheckSecondaryLocksRequest(_message.Message):
+    __slots__ = ("context", "keys", "start_version")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    start_version: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., start_version: _Optional[int] = ...) -> None: ...
+
+class CheckSecondaryLocksResponse(_message.Message):
+    __slots__ = ("region_error", "error", "locks", "commit_ts")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
+    commit_ts: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ..., commit_ts: _Optional[int] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("context", "start_version", "keys", "commit_version", "commit_role", "primary_key", "use_async_commit", "is_txn_file")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_ROLE_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_KEY_FIELD_NUMBER: _ClassVar[int]
+    USE_ASYNC_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_version: int
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    commit_version: int
+    commit_role: CommitRole
+    primary_key: bytes
+    use_async_commit: bool
+    is_txn_file: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., commit_version: _Optional[int] = ..., commit_role: _Optional[_Union[CommitRole, str]] = ..., primary_key: _Optional[bytes] = ..., use_async_commit: bool = ..., is_txn_file: bool = ...) -> None: ...
+
+class CommitResponse(_message.Message):
+    __slots__ = ("region_error", "error", "commit_version")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    commit_version: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., commit_version: _Optional[int] = ...) -> None: ...
+
+class ImportRequest(_message.Message):
+    __slots__ = ("mutations", "commit_version")
+    MUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    mutations: _containers.RepeatedCompositeFieldContainer[Mutation]
+    commit_version: int
+    def __init__(self, mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., commit_version: _Optional[int] = ...) -> None: ...
+
+class ImportResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class CleanupRequest(_message.Message):
+    __slots__ = ("context", "key", "start_version", "current_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    key: bytes
+    start_version: int
+    current_ts: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., key: _Optional[bytes] = ..., start_version: _Optional[int] = ..., current_ts: _Optional[int] = ...) -> None: ...
+
+class CleanupResponse(_message.Message):
+    __slots__ = ("region_error", "error", "commit_version")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    commit_version: int
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., commit_version: _Optional[int] = ...) -> None: ...
+
+class BatchGetRequest(_message.Message):
+    __slots__ = ("context", "keys", "version", "need_commit_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    NEED_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    version: int
+    need_commit_ts: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., version: _Optional[int] = ..., need_commit_ts: bool = ...) -> None: ...
+
+class BatchGetResponse(_message.Message):
+    __slots__ = ("region_error", "pairs", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    pairs: _containers.RepeatedCompositeFieldContainer[KvPair]
+    error: KeyError
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+
+class BatchRollbackRequest(_message.Message):
+    __slots__ = ("context", "start_version", "keys", "is_txn_file")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_version: int
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    is_txn_file: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., is_txn_file: bool = ...) -> None: ...
+
+class BatchRollbackResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+
+class ScanLockRequest(_message.Message):
+    __slots__ = ("context", "max_version", "start_key", "limit", "end_key")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MAX_VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_KEY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    END_KEY_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    max_version: int
+    start_key: bytes
+    limit: int
+    end_key: bytes
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_version: _Optional[int] = ..., start_key: _Optional[bytes] = ..., limit: _Optional[int] = ..., end_key: _Optional[bytes] = ...) -> None: ...
+
+class ScanLockResponse(_message.Message):
+    __slots__ = ("region_error", "error", "locks")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ...) -> None: ...
+
+class ResolveLockRequest(_message.Message):
+    __slots__ = ("context", "start_version", "commit_version", "txn_infos", "keys", "is_async", "is_txn_file")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TXN_INFOS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    IS_ASYNC_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_version: int
+    commit_version: int
+    txn_infos: _containers.RepeatedCompositeFieldContainer[TxnInfo]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    is_async: bool
+    is_txn_file: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., commit_version: _Optional[int] = ..., txn_infos: _Optional[_Iterable[_Union[TxnInfo, _Mapping]]] = ..., keys: _Optional[_Iterable[bytes]] = ..., is_async: bool = ..., is_txn_file: bool = ...) -> None: ...
+
+class ResolveLockResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+
+class GCRequest(_message.Message):
+    __slots__ = ("context", "safe_point")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SAFE_POINT_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    safe_point: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., safe_point: _Optional[int] = ...) -> None: ...
+
+class GCResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+
+class DeleteRangeRequest(_message.Message):
+    __slots__ = ("context", "start_key", "end_key", "notify_only")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_KEY_FIELD_NUMBER: _ClassVar[int]
+    END_KEY_FIELD_NUMBER: _ClassVar[int]
+    NOTIFY_ONLY_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_key: bytes
+    end_key: bytes
+    notify_only: bool
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_key: _Optional[bytes] = ..., end_key: _Optional[bytes] = ..., notify_only: bool = ...) -> None: ...
+
+class DeleteRangeResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class FlushRequest(_message.Message):
+    __slots__ = ("context", "mutations", "primary_key", "start_ts", "min_commit_ts", "generation", "lock_ttl", "assertion_level")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MUTATIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_KEY_FIELD_NUMBER: _ClassVar[int]
+    START_TS_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    ASSERTION_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    mutations: _containers.RepeatedCompositeFieldContainer[Mutation]
+    primary_key: bytes
+    start_ts: int
+    min_commit_ts: int
+    generation: int
+    lock_ttl: int
+    assertion_level: AssertionLevel
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_key: _Optional[bytes] = ..., start_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., generation: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., assertion_level: _Optional[_Union[AssertionLevel, str]] = ...) -> None: ...
+
+class FlushResponse(_message.Message):
+    __slots__ = ("region_error", "errors")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    errors: _containers.RepeatedCompositeFieldContainer[KeyError]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ...) -> None: ...
+
+class BufferBatchGetRequest(_message.Message):
+    __slots__ = ("context", "keys", "version")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    version: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class BufferBatchGetResponse(_message.Message):
+    __slots__ = ("region_error", "error", "pairs")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: KeyError
+    pairs: _containers.RepeatedCompositeFieldContainer[KvPair]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ...) -> None: ...
+
+class BroadcastTxnStatusRequest(_message.Message):
+    __slots__ = ("context", "txn_status")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TXN_STATUS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    txn_status: _containers.RepeatedCompositeFieldContainer[TxnStatus]
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., txn_status: _Optional[_Iterable[_Union[TxnStatus, _Mapping]]] = ...) -> None: ...
+
+class BroadcastTxnStatusResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnsafeDestroyRangeRequest(_message.Message):
+    __slots__ = ("context", "start_key", "end_key")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_KEY_FIELD_NUMBER: _ClassVar[int]
+    END_KEY_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_key: bytes
+    end_key: bytes
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_key: _Optional[bytes] = ..., end_key: _Optional[bytes] = ...) -> None: ...
+
+class UnsafeDestroyRangeResponse(_message.Message):
+    __slots__ = ("region_error", "error")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class MvccGetByKeyRequest(_message.Message):
+    __slots__ = ("context", "key")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    key: bytes
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., key: _Optional[bytes] = ...) -> None: ...
+
+class MvccGetByKeyResponse(_message.Message):
+    __slots__ = ("region_error", "error", "info")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    info: MvccInfo
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ..., info: _Optional[_Union[MvccInfo, _Mapping]] = ...) -> None: ...
+
+class MvccGetByStartTsRequest(_message.Message):
+    __slots__ = ("context", "start_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    START_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    start_ts: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_ts: _Optional[int] = ...) -> None: ...
+
+class MvccGetByStartTsResponse(_message.Message):
+    __slots__ = ("region_error", "error", "key", "info")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    key: bytes
+    info: MvccInfo
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ..., key: _Optional[bytes] = ..., info: _Optional[_Union[MvccInfo, _Mapping]] = ...) -> None: ...
+
+class RegisterLockObserverRequest(_message.Message):
+    __slots__ = ("context", "max_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    max_ts: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_ts: _Optional[int] = ...) -> None: ...
+
+class RegisterLockObserverResponse(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    def __init__(self, error: _Optional[str] = ...) -> None: ...
+
+class CheckLockObserverRequest(_message.Message):
+    __slots__ = ("context", "max_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    max_ts: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_ts: _Optional[int] = ...) -> None: ...
+
+class CheckLockObserverResponse(_message.Message):
+    __slots__ = ("error", "is_clean", "locks")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    IS_CLEAN_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    is_clean: bool
+    locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
+    def __init__(self, error: _Optional[str] = ..., is_clean: bool = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ...) -> None: ...
+
+class RemoveLockObserverRequest(_message.Message):
+    __slots__ = ("context", "max_ts")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TS_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    max_ts: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_ts: _Optional[int] = ...) -> None: ...
+
+class RemoveLockObserverResponse(_message.Message):
+    __slots__ = ("error",)
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    def __init__(self, error: _Optional[str] = ...) -> None: ...
+
+class PhysicalScanLockRequest(_message.Message):
+    __slots__ = ("context", "max_ts", "start_key", "limit")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    MAX_TS_FIELD_NUMBER: _ClassVar[int]
+    START_KEY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    max_ts: int
+    start_key: bytes
+    limit: int
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_ts: _Optional[int] = ..., start_key: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class PhysicalScanLockResponse(_message.Message):
+    __slots__ = ("error", "locks")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    LOCKS_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
+    def __init__(self, error: _Optional[str] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ...) -> None: ...
+
+class GetLockWaitInfoRequest(_message.Message):
+    __slots__ = ("context",)
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    context: Context
+    def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ...) -> None: ...
+
+class GetLockWaitInfoResponse(_message.Message):
+    __slots__ = ("region_error", "error", "entries")
+    REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    region_error: _errorpb_pb2.Error
+    error: str
+    entries: _containers.RepeatedCompositeFieldContainer[_deadlock_pb2.WaitForEntry]
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[_deadlock_pb2.WaitForEntry, _Mapping]]] = ...) -> None: ...
+
+class Mutation(_message.Message):
+    __slots__ = ("op", "key", "value", "assertion")
+    OP_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ASSERTION_FIELD_NUMBER: _ClassVar[int]
+    op: Op
+    key: bytes
+    value: bytes
+    assertion: Assertion
+    def __init__(self, op: _Optional[_Union[Op, str]] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., assertion: _Optional[_Union[Assertion, str]] = ...) -> None: ...
+
+class PessimisticLockKeyResult(_message.Message):
+    __slots__ = ("type", "value", "existence", "locked_with_conflict_ts", "skip_resolving_lock")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    EXISTENCE_FIELD_NUMBER: _ClassVar[int]
+    LOCKED_WITH_CONFLICT_TS_FIELD_NUMBER: _ClassVar[int]
+    SKIP_RESOLVING_LOCK_FIELD_NUMBER: _ClassVar[int]
+    type: PessimisticLockKeyResultType
+    value: bytes
+    existence: bool
+    locked_with_conflict_ts: int
+    skip_resolving_lock: bool
+    def __init__(self, type: _Optional[_Union[PessimisticLockKeyResultType, str]] = ..., value: _Optional[bytes] = ..., existence: bool = ..., locked_with_conflict_ts: _Optional[int] = ..., skip_resolving_lock: bool = ...) -> None: ...
+
+class TxnInfo(_message.Message):
+    __slots__ = ("txn", "status", "is_txn_file")
+    TXN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    IS_TXN_FILE_FIELD_NUMBER: _ClassVar[int]
+    txn: int
+    status: int
+    is_txn_file: bool
+    def __init__(self, txn: _Optional[int] = ..., status: _Optional[int] = ..., is_txn_file: bool = ...) -> None: ...
+
+class TxnStatus(_message.Message):
+    __slots__ = ("start_ts", "min_commit_ts", "commit_ts", "rolled_back", "is_completed")
+    START_TS_FIELD_NUMBER: _ClassVar[int]
+    MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    ROLLED_BACK_FIELD_NUMBER: _ClassVar[int]
+    IS_COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    start_ts: int
+    min_commit_ts: int
+    commit_ts: int
+    rolled_back: bool
+    is_completed: bool
+    def __init__(self, start_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., commit_ts: _Optional[int] = ..., rolled_back: bool = ..., is_completed: bool = ...) -> None: ...

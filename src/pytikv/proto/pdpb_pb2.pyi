@@ -787,3 +787,85 @@ class CPUStats(_message.Message):
     UnifiedRead: int
     Scheduler: int
     def __init__(self, UnifiedRead: _Optional[int] = ..., Scheduler: _Optional[int] = ...) -> None: ...
+
+class AdvanceGCSafePointRequest(_message.Message):
+    __slots__ = ("header", "keyspace_scope", "target")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    KEYSPACE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    keyspace_scope: KeyspaceScope
+    target: int
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., keyspace_scope: _Optional[_Union[KeyspaceScope, _Mapping]] = ..., target: _Optional[int] = ...) -> None: ...
+
+class AdvanceGCSafePointResponse(_message.Message):
+    __slots__ = ("header", "old_gc_safe_point", "new_gc_safe_point")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    OLD_GC_SAFE_POINT_FIELD_NUMBER: _ClassVar[int]
+    NEW_GC_SAFE_POINT_FIELD_NUMBER: _ClassVar[int]
+    header: ResponseHeader
+    old_gc_safe_point: int
+    new_gc_safe_point: int
+    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., old_gc_safe_point: _Optional[int] = ..., new_gc_safe_point: _Optional[int] = ...) -> None: ...
+
+class AdvanceTxnSafePointRequest(_message.Message):
+    __slots__ = ("header", "keyspace_scope", "target")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    KEYSPACE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    keyspace_scope: KeyspaceScope
+    target: int
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., keyspace_scope: _Optional[_Union[KeyspaceScope, _Mapping]] = ..., target: _Optional[int] = ...) -> None: ...
+
+class AdvanceTxnSafePointResponse(_message.Message):
+    __slots__ = ("header", "old_txn_safe_point", "new_txn_safe_point", "blocker_description")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    OLD_TXN_SAFE_POINT_FIELD_NUMBER: _ClassVar[int]
+    NEW_TXN_SAFE_POINT_FIELD_NUMBER: _ClassVar[int]
+    BLOCKER_DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    header: ResponseHeader
+    old_txn_safe_point: int
+    new_txn_safe_point: int
+    blocker_description: str
+    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., old_txn_safe_point: _Optional[int] = ..., new_txn_safe_point: _Optional[int] = ..., blocker_description: _Optional[str] = ...) -> None: ...
+
+class SetGCBarrierRequest(_message.Message):
+    __slots__ = ("header", "keyspace_scope", "barrier_id", "barrier_ts", "ttl_seconds")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    KEYSPACE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_ID_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_TS_FIELD_NUMBER: _ClassVar[int]
+    TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    keyspace_scope: KeyspaceScope
+    barrier_id: str
+    barrier_ts: int
+    ttl_seconds: int
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., keyspace_scope: _Optional[_Union[KeyspaceScope, _Mapping]] = ..., barrier_id: _Optional[str] = ..., barrier_ts: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+
+class SetGCBarrierResponse(_message.Message):
+    __slots__ = ("header", "new_barrier_info")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    NEW_BARRIER_INFO_FIELD_NUMBER: _ClassVar[int]
+    header: ResponseHeader
+    new_barrier_info: GCBarrierInfo
+    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., new_barrier_info: _Optional[_Union[GCBarrierInfo, _Mapping]] = ...) -> None: ...
+
+class DeleteGCBarrierRequest(_message.Message):
+    __slots__ = ("header", "keyspace_scope", "barrier_id")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    KEYSPACE_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    BARRIER_ID_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    keyspace_scope: KeyspaceScope
+    barrier_id: str
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., keyspace_scope: _Optional[_Union[KeyspaceScope, _Mapping]] = ..., barrier_id: _Optional[str] = ...) -> None: ...
+
+class DeleteGCBarrierResponse(_message.Message):
+    __slots__ = ("header", "deleted_barrier_info")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DELETED_BARRIER_INFO_FIELD_NUMBER: _ClassVar[int]
+    header: ResponseHeader
+    deleted_barrier_info: GCBarrierInfo
+    def __init__(self, header: _Optional[_Union[ResponseHeader, _Mapping]] = ..., deleted_barrier_info: _Optional[_Union[GCBarrierInfo, _Mapping]] = ...) -> None: ...

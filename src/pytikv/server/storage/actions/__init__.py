@@ -1,0 +1,1 @@
+"""What transactional commands do to the versions of keys, as functions named as in TiKV."""
