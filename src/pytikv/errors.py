@@ -15,6 +15,7 @@ escaped, or not at all after `redact_keys(True)`. The public tree is a contract;
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,7 @@ __all__ = [
     "TransactionError",
     "TransactionTooLarge",
     "UnsupportedByServer",
+    "WaitForEntry",
     "WriteConflict",
     "WrongType",
     "format_key",
@@ -180,38 +182,105 @@ class BatchError(TikvError):
 
 
 class TransactionError(TikvError):
-    """Root of what can go wrong in a transaction."""
+    """Root of what can go wrong in a transaction. `key`: the key concerned, as users know it; None where unknown."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: bytes | None = None,
+        outcome: Outcome | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(message, outcome=outcome, retryable=retryable)
+        self.key = key
 
 
 class WriteConflict(TransactionError):
-    """Another transaction wrote the key after this one began."""
+    """Another transaction wrote the key after this one began: run the whole transaction again.
+
+    `start_ts`: of this transaction. `conflict_start_ts` and `conflict_commit_ts`: of the other one; 0 where the store
+    did not say. `reason`: the store's word for the kind of conflict, as ``"Optimistic"``; may be empty.
+    """
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: bytes | None = None,
+        start_ts: int = 0,
+        conflict_start_ts: int = 0,
+        conflict_commit_ts: int = 0,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, key=key)
+        self.start_ts = start_ts
+        self.conflict_start_ts = conflict_start_ts
+        self.conflict_commit_ts = conflict_commit_ts
+        self.reason = reason
 
 
 class KeyExists(TransactionError):
-    """An insert met a key that exists."""
+    """An insert met a `key` that exists."""
 
 
 class KeyLocked(TransactionError):
-    """Another transaction holds the key and the caller did not want to wait."""
+    """Another transaction holds the key and the caller did not want to wait.
+
+    `lock_ts`: start_ts of the holder; 0 where unknown. A pessimistic transaction stays usable.
+    """
 
     retryable = True
+
+    def __init__(self, message: str = "", *, key: bytes | None = None, lock_ts: int = 0) -> None:
+        super().__init__(message, key=key)
+        self.lock_ts = lock_ts
 
 
 class LockTimeout(TransactionError):
-    """The lock was not had within the time given."""
+    """The lock was not had within the time given. The transaction stays usable. `lock_ts`: as for KeyLocked."""
 
     retryable = True
+
+    def __init__(self, message: str = "", *, key: bytes | None = None, lock_ts: int = 0) -> None:
+        super().__init__(message, key=key)
+        self.lock_ts = lock_ts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WaitForEntry:
+    """One edge of a deadlock: the transaction `txn` waits for `key`, which `wait_for_txn` has locked.
+
+    Transactions are named by their start_ts; keys are users' keys, `b""` where the store did not say.
+    """
+
+    txn: int
+    wait_for_txn: int
+    key: bytes = b""
+    resource_group_tag: bytes = b""
 
 
 class Deadlock(TransactionError):
-    """Transactions wait for each other in a circle. `wait_chain` lists the edges."""
+    """Transactions wait for each other in a circle; this one was chosen to give way: run it again from its beginning.
+
+    `wait_chain`: the edges of the circle, the one that closed it last. `lock_ts`: start_ts of the transaction that
+    holds the wanted `key`.
+    """
 
     retryable = True
 
-    def __init__(self, message: str = "", *, wait_chain: tuple[Any, ...] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: bytes | None = None,
+        lock_ts: int = 0,
+        wait_chain: tuple[WaitForEntry, ...] = (),
+    ) -> None:
+        super().__init__(message, key=key)
+        self.lock_ts = lock_ts
         self.wait_chain = wait_chain
 
 
@@ -222,15 +291,32 @@ class TransactionAborted(TransactionError):
 
 
 class AssertionFailed(TransactionError):
-    """An assertion about a key's existence did not hold."""
+    """An assertion about a key's existence did not hold: the data is not what the program believes it to be.
+
+    `start_ts`: of this transaction. `existing_start_ts` and `existing_commit_ts`: of the version met; 0: there is none.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: bytes | None = None,
+        start_ts: int = 0,
+        existing_start_ts: int = 0,
+        existing_commit_ts: int = 0,
+    ) -> None:
+        super().__init__(message, key=key)
+        self.start_ts = start_ts
+        self.existing_start_ts = existing_start_ts
+        self.existing_commit_ts = existing_commit_ts
 
 
 class SnapshotTooOld(TransactionError):
-    """The read timestamp lies below the GC safe point; its data may be gone."""
+    """The timestamp lies below the GC safe point; its data may be gone. Begin anew, or collect garbage less eagerly."""
 
 
 class TransactionTooLarge(TransactionError):
-    """The transaction, or one entry of it, is over the limit."""
+    """The transaction, or one entry of it, is over the limit. The write that was too much has not been taken."""
 
 
 class CommitUndetermined(TransactionError):
