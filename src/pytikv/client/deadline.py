@@ -16,7 +16,7 @@ from types import TracebackType
 from pytikv.errors import InvalidArgument, WrongType
 from pytikv.rt.clock import ambient_clock
 
-__all__ = ["current_deadline", "deadline", "effective", "remaining"]
+__all__ = ["current_deadline", "deadline", "effective", "forget_deadline", "remaining"]
 
 _ambient: ContextVar[float | None] = ContextVar("pytikv_deadline", default=None)
 current_deadline = _ambient.get
@@ -68,3 +68,8 @@ def remaining() -> float | None:
     """Return the seconds left of the ambient deadline, at least 0; None where there is none."""
     ambient = _ambient.get()
     return None if ambient is None else max(0.0, ambient - ambient_clock.get()())
+
+
+def forget_deadline() -> None:
+    """Drop the ambient deadline for the rest of the present task: its work outlives the call that began it."""
+    _ambient.set(None)
