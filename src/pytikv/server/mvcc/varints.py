@@ -1,0 +1,85 @@
+"""The three ways in which TiKV writes numbers and byte strings into lock and write records, and a parser for them.
+
+*var_u64* is LEB128. *Compact bytes* are their length, as LEB128 of its zig-zag form (twice the length), then the bytes.
+Fixed numbers are eight bytes, big-endian. A parser raises `Damage` wherever the bytes end too early or say what no
+encoder says; the record's decoder turns that into a StorageError.
+
+Source: TiKV components/tikv_util/src/codec/{number,bytes}.rs.
+"""
+
+from __future__ import annotations
+
+from pytikv.codec.envelope import varint
+
+__all__ = ["Damage", "Parser", "compact_bytes", "fixed", "varint"]
+
+_VARINT_BYTES_MAX = 10
+
+
+class Damage(ValueError):
+    """The bytes are not what an encoder wrote; the text says why."""
+
+
+def compact_bytes(data: bytes) -> bytes:
+    """Encode a byte string."""
+    return varint(len(data) << 1) + data
+
+
+def fixed(value: int) -> bytes:
+    """Encode a number of 64 bits in eight bytes."""
+    return value.to_bytes(8, "big")
+
+
+class Parser:
+    """A place in a record."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.data = data
+        self.at = at
+
+    @property
+    def more(self) -> bool:
+        """Whether bytes are left."""
+        return self.at < len(self.data)
+
+    def byte(self) -> int:
+        """Read one byte."""
+        if self.at >= len(self.data):
+            raise Damage("it ends too early")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def take(self, size: int) -> bytes:
+        """Read `size` bytes."""
+        end = self.at + size
+        if end > len(self.data):
+            raise Damage("it ends too early")
+        taken = self.data[self.at : end]
+        self.at = end
+        return taken
+
+    def fixed(self) -> int:
+        """Read a number of eight bytes."""
+        return int.from_bytes(self.take(8), "big")
+
+    def varint(self) -> int:
+        """Read a LEB128 number of at most 64 bits."""
+        value = shift = 0
+        for _ in range(_VARINT_BYTES_MAX):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >> 64:
+                    break
+                return value
+            shift += 7
+        raise Damage("a number in it has more than 64 bits")
+
+    def compact_bytes(self) -> bytes:
+        """Read a byte string."""
+        size = self.varint()
+        if size & 1:
+            raise Damage("a length in it is negative")
+        return self.take(size >> 1)
