@@ -22,6 +22,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,6 @@ WORKERS = BENCHMARKS / "workers"
 
 _START_TIMEOUT = 600.0  # an embedded worker fills its stores before it is ready
 _ROUND_TIMEOUT = 300.0
-_PROBE_OPERATIONS = 100
 
 
 class Unavailable(Exception):
@@ -70,9 +70,24 @@ def placed(command: Sequence[str], arrangement: str) -> list[str]:
     return [taskset, "-c", str((os.cpu_count() or 1) - 1), *command]
 
 
+@dataclasses.dataclass
+class Server:
+    """A server that runs."""
+
+    url: str
+    _process: subprocess.Popen[str]
+
+    def requests(self) -> dict[str, int]:
+        """Requests by RPC since the last time; the neutral server counts them."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("requests\n")
+        self._process.stdin.flush()
+        return dict(json.loads(_line(self._process, 10.0)))
+
+
 @contextlib.contextmanager
-def server(command: Sequence[str], arrangement: str = ALL_CORES) -> Iterator[str]:
-    """Run a server that prints `ready URL`; answers the URL."""
+def server(command: Sequence[str], arrangement: str = ALL_CORES) -> Iterator[Server]:
+    """Run a server that prints `ready URL`."""
     process = subprocess.Popen(
         placed(command, arrangement), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -81,7 +96,7 @@ def server(command: Sequence[str], arrangement: str = ALL_CORES) -> Iterator[str
         word, _, url = _line(process, 60.0).strip().partition(" ")
         if word != "ready" or not url:
             raise Unavailable(f"{command[0]} did not become ready")
-        yield url
+        yield Server(url, process)
     finally:
         process.terminate()
         try:
@@ -95,11 +110,29 @@ def server(command: Sequence[str], arrangement: str = ALL_CORES) -> Iterator[str
 
 
 def neutral_server(
-    arrangement: str = ALL_CORES, *, regions: int = 1, stores: int = 1
-) -> contextlib.AbstractContextManager[str]:
-    """Run the neutral server."""
-    command = [str(goserver_binary()), "-regions", str(regions), "-stores", str(stores), "-until-eof"]
+    arrangement: str = ALL_CORES, *, regions: int = 1, txn: bool = False, delay_ms: int = 0
+) -> contextlib.AbstractContextManager[Server]:
+    """Run the neutral server: with `txn` its regions are cut for transactions, with `delay_ms` all answers are late."""
+    command = [str(goserver_binary()), "-regions", str(regions), f"-txn={txn}", f"-delay={delay_ms}ms", "-until-eof"]
     return server(command, arrangement)
+
+
+def our_server(*, api_version: int = 1) -> contextlib.AbstractContextManager[Server]:
+    """Run `pytikv serve` in memory."""
+    command = [sys.executable, "-m", "pytikv", "serve", "--api-version", str(api_version)]
+    return server([*command, "--pd-addr", "127.0.0.1:0", "--addr", "127.0.0.1:0"])
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory on disk that is removed afterwards."""
+    base = ROOT / ".cache" / "bench"
+    base.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=base))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def peers_python() -> str:
@@ -184,9 +217,19 @@ class Entry:
     label: str
     worker: Worker
     case: str
+    probe: int = 100
+    """Operations by which it is found how many a round takes; few for slow ones."""
     operations: int = 0
     seconds: list[float] = dataclasses.field(default_factory=list)  # a single operation, by round
     cpu_seconds: list[float] = dataclasses.field(default_factory=list)
+
+    def prepare(self, round_seconds: float) -> None:
+        """Find how many operations take about `round_seconds`; a second call does nothing. Raises Unavailable."""
+        if not self.operations:
+            self.worker.run(self.case, self.probe)
+            probe = self.worker.run(self.case, self.probe)
+            wanted = round_seconds / max(probe["seconds"], 1e-6) * self.probe
+            self.operations = max(self.probe // 10, 1, int(wanted))
 
     @property
     def median_us(self) -> float:
@@ -197,10 +240,7 @@ class Entry:
 def interleave(entries: Sequence[Entry], *, rounds: int, round_seconds: float) -> None:
     """Run the rounds: each entry for about `round_seconds` in each, the order turned from round to round."""
     for entry in entries:
-        entry.worker.run(entry.case, _PROBE_OPERATIONS)
-        probe = entry.worker.run(entry.case, _PROBE_OPERATIONS)
-        wanted = round_seconds / max(probe["seconds"], 1e-6) * _PROBE_OPERATIONS
-        entry.operations = max(_PROBE_OPERATIONS // 10, int(wanted))
+        entry.prepare(round_seconds)
     for number in range(rounds):
         for i in range(len(entries)):
             entry = entries[(number + i) % len(entries)]

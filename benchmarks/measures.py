@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import json
 import random
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import harness
+from contest import Contender, Effort, Network, ratio_line
 from harness import Entry, Unavailable, Worker, interleave
 from report import Line
 
@@ -23,115 +21,26 @@ _IDLE_SECONDS = 5
 _EMBEDDED_SIZES = [10**3, 10**4, 10**5, 10**6, 10**7]
 
 
-@dataclasses.dataclass(frozen=True)
-class Effort:
-    """How long to measure."""
-
-    rounds: int
-    round_seconds: float
-    largest_store: int
-    largest_region_cache: int
-    import_rows: int
-
-
-QUICK = Effort(rounds=3, round_seconds=0.25, largest_store=10**5, largest_region_cache=10**6, import_rows=50_000)
-FULL = Effort(rounds=9, round_seconds=0.7, largest_store=10**6, largest_region_cache=10**6, import_rows=300_000)
-
-
-def _line(
-    name: str, above: Entry, below: Entry, *, goal: float | None, unit: str, lower: bool, arrangement: str
-) -> Line:
-    """A line whose value is how many times longer `above` takes than `below`."""
-    ratios = harness.ratios(above, below)
-    return Line(
-        name=name,
-        unit=unit,
-        value=statistics.median(ratios),
-        spread=harness.quartiles(ratios),
-        goal=goal,
-        lower_is_better=lower,
-        detail=f"{above.label} {above.median_us:.1f} us, {below.label} {below.median_us:.1f} us",
-        arrangement=arrangement,
-        load=harness.load(),
-        rounds={entry.label: entry.seconds for entry in (above, below)},
-    )
-
-
-class Network:
-    """The workers of one arrangement, all against one neutral server; those that cannot run leave their reason."""
-
-    def __init__(self, url: str, effort: Effort, arrangement: str) -> None:
-        self.effort, self.arrangement = effort, arrangement
-        self.workers: dict[str, Worker] = {}
-        self.missing: dict[str, str] = {}
-        address = url.removeprefix("tikv://")
-        # Ours come first: they write the keys that all read.
-        self._start("ours", "ours_blocking.py", url)
-        self._start("ours async", "ours_async.py", url)
-        self._start("ours uvloop", "ours_async.py", url, "uvloop")
-        self._start("floor", "floor.py", address)
-        try:
-            python = harness.peers_python()
-        except Unavailable as error:
-            self.missing |= dict.fromkeys(["grpcio stub", "tikv-python", "tikv-client"], str(error))
-        else:
-            self._start("grpcio stub", "grpcio_stub.py", address, python=python)
-            self._start("tikv-python", "tikv_python.py", address, python=python)
-            self._start("tikv-client", "tikv_client_rust.py", address, python=python)
-
-    def _start(self, name: str, script: str, *arguments: str, python: str = sys.executable) -> None:
-        try:
-            self.workers[name] = Worker(name, script, *arguments, python=python, arrangement=self.arrangement)
-        except Unavailable as error:
-            self.missing[name] = str(error)
-
-    def close(self) -> None:
-        """End the workers."""
-        for worker in self.workers.values():
-            worker.close()
-
-    def compare(self, *wanted: tuple[str, str]) -> dict[str, Entry]:
-        """Run (worker, case) pairs in rounds; those that are missing or fail are left out."""
-        entries = {}
-        for name, case in wanted:
-            if name in self.workers:
-                entries[f"{name}/{case}"] = Entry(
-                    name if case.startswith("get") else f"{name} {case}", self.workers[name], case
-                )
-        interleave(list(entries.values()), rounds=self.effort.rounds, round_seconds=self.effort.round_seconds)
-        return entries
-
-    def against(
-        self,
-        entries: dict[str, Entry],
-        name: str,
-        above: str,
-        below: str,
-        *,
-        unit: str = "x",
-        goal: float | None = None,
-        lower: bool = False,
-    ) -> Line:
-        """A line from two compared entries, or one that says which is missing."""
-        for key in (above, below):
-            if key not in entries:
-                worker = key.partition("/")[0]
-                reason = self.missing.get(worker, "not offered")
-                return Line(name, skipped=reason, goal=goal, lower_is_better=lower, arrangement=self.arrangement)
-        return _line(
-            name, entries[above], entries[below], goal=goal, unit=unit, lower=lower, arrangement=self.arrangement
-        )
+_WORKERS = [
+    # Ours come first: they write the keys that all read.
+    Contender("ours", "ours_blocking.py"),
+    Contender("ours async", "ours_async.py"),
+    Contender("ours uvloop", "ours_async.py", ("uvloop",)),
+    Contender("floor", "floor.py"),
+    Contender("grpcio stub", "grpcio_stub.py", of_peers=True),
+    Contender("tikv-python", "tikv_python.py", of_peers=True),
+    Contender("tikv-client", "tikv_client_rust.py", of_peers=True),
+]
 
 
 @contextlib.contextmanager
 def network(effort: Effort, arrangement: str) -> Iterator[Network]:
     """The neutral server with all workers connected to it."""
-    with harness.neutral_server(arrangement) as url:
-        net = Network(url, effort, arrangement)
-        try:
-            yield net
-        finally:
-            net.close()
+    with (
+        harness.neutral_server(arrangement) as server,
+        contextlib.closing(Network(server, _WORKERS, effort, arrangement)) as net,
+    ):
+        yield net
 
 
 def single_requests(net: Network) -> list[Line]:
@@ -172,11 +81,18 @@ def batches(net: Network) -> list[Line]:
     """Batches of 100 keys against single requests of our own client."""
     got = net.compare(("ours", "get"), ("ours", "put"), ("ours", "batch_get"), ("ours", "batch_put"))
     theirs = net.compare(*((n, c) for c in ("batch_get", "batch_put") for n in ("ours", "tikv-python", "tikv-client")))
-    lines = [
+    return [
         net.against(
             got, "batch_get of 100 keys, in single gets", "ours/batch_get", "ours/get", unit="gets", goal=3, lower=True
         ),
-        net.against(got, "batch_put of 100 pairs, times as fast as 100 puts", "ours/put", "ours/batch_put", goal=20),
+        net.against(
+            got,
+            "batch_put of 100 pairs, times as fast as 100 puts",
+            "ours/put",
+            "ours/batch_put",
+            goal=20,
+            divisor=0.01,  # of a put
+        ),
         net.against(
             theirs, "batch_get of 100 keys, times as fast as tikv-python", "tikv-python/batch_get", "ours/batch_get"
         ),
@@ -184,11 +100,6 @@ def batches(net: Network) -> list[Line]:
             theirs, "batch_get of 100 keys, times as fast as tikv-client", "tikv-client/batch_get", "ours/batch_get"
         ),
     ]
-    if lines[1].value is not None:
-        lines[1].value *= 100  # the ratio was that of one put
-        if lines[1].spread is not None:
-            lines[1].spread = (100 * lines[1].spread[0], 100 * lines[1].spread[1])
-    return lines
 
 
 def idle(net: Network) -> list[Line]:
@@ -212,7 +123,7 @@ def embedded(effort: Effort) -> list[Line]:
     lines, gets = [], {}
     for size in (size for size in _EMBEDDED_SIZES if size <= effort.largest_store):
         exponent = f"10^{len(str(size)) - 1}"
-        with _scratch() as directory:
+        with harness.scratch() as directory:
             try:
                 worker = Worker(f"embedded {exponent}", "embedded.py", str(directory), str(size))
             except Unavailable as error:
@@ -224,9 +135,9 @@ def embedded(effort: Effort) -> list[Line]:
                 bare_get, bare_put, get, put = cases
                 gets[size] = get
                 name = f"embedded get, {exponent} keys, times bare rocksdict"
-                lines.append(_line(name, get, bare_get, goal=12, unit="x", lower=True, arrangement=""))
+                lines.append(ratio_line(name, get, bare_get, goal=12, unit="x", lower=True, arrangement=""))
                 name = f"embedded put (sync=off), {exponent} keys, times bare rocksdict"
-                lines.append(_line(name, put, bare_put, goal=6, unit="x", lower=True, arrangement=""))
+                lines.append(ratio_line(name, put, bare_put, goal=6, unit="x", lower=True, arrangement=""))
     if len(gets) > 1:
         small, large = gets[min(gets)], gets[max(gets)]
         growth = large.median_us / small.median_us
@@ -245,17 +156,6 @@ def embedded(effort: Effort) -> list[Line]:
 
 
 _EMBEDDED_LABELS = {"bare_get": "rocksdict", "bare_put": "rocksdict put", "get": "embedded", "put": "embedded put"}
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    base = harness.ROOT / ".cache" / "bench"
-    base.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=base))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def region_cache(effort: Effort) -> list[Line]:
@@ -280,13 +180,12 @@ def region_cache(effort: Effort) -> list[Line]:
 
 def our_server(effort: Effort) -> list[Line]:
     """Gets a second that our own server, one process in memory, answers to our client on asyncio in another process."""
-    command = [sys.executable, "-m", "pytikv", "serve", "--pd-addr", "127.0.0.1:0", "--addr", "127.0.0.1:0"]
     lines = []
     for case, count in (("get_async", 64), ("get_async_256", 256)):
         name = f"our server, gets a second ({count} in flight)"
         try:
-            with harness.server(command) as url:
-                worker = Worker("our server", "ours_async.py", url)
+            with harness.our_server() as server:
+                worker = Worker("our server", "ours_async.py", server.url)
                 with contextlib.closing(worker):
                     entry = Entry("get", worker, case)
                     interleave([entry], rounds=effort.rounds, round_seconds=effort.round_seconds)
@@ -305,7 +204,7 @@ def imports(effort: Effort) -> list[Line]:
     lines = []
     for title, flags in _IMPORTS.items():
         name = f"import, rows a second ({title})"
-        with _scratch() as directory:
+        with harness.scratch() as directory:
             file = directory / "rows.csv"
             _write_rows(file, effort.import_rows)
             command = [sys.executable, "-m", "pytikv", "import", str(file), *flags, "--json"]

@@ -210,7 +210,8 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000, help="operations in a round")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {(os.cpu_count() or 1) - 1})  # the server inherits it
-    with harness.neutral_server(regions=arguments.regions) as url:
+    with harness.neutral_server(regions=arguments.regions) as server:
+        url = server.url
         on_asyncio = arguments.asyncio or arguments.uvloop
         made = asyncio_rungs(url, uvloop=arguments.uvloop) if on_asyncio else blocking_rungs(url)
         with made as rungs:

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+import contest
 import harness
 import measures
 import report
@@ -20,7 +21,7 @@ from report import Line
 def main() -> int:
     """Measure what was asked for; 0 however the goals fare, unless --strict."""
     arguments = _arguments()
-    effort = measures.QUICK if arguments.quick else measures.FULL
+    effort = contest.QUICK if arguments.quick else contest.FULL
     if arguments.huge:
         effort = dataclasses.replace(effort, largest_store=10**7)
     harness.wait_for_quiet(arguments.quiet_load, arguments.quiet_wait)
@@ -68,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _plan(effort: measures.Effort, versions: dict[str, str]) -> dict[str, Callable[[], list[Line]]]:
+def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callable[[], list[Line]]]:
     def over_network(arrangement: str) -> Callable[[], list[Line]]:
         def run() -> list[Line]:
             try:

@@ -1,12 +1,14 @@
 // Command goserver is the neutral server of pytikv's benchmarks: PD and N stores in one light process.
 //
-// It answers the calls that a raw client of TiKV makes, from one sorted map in memory, so that what a benchmark measures is
-// the client. It is no store: nothing is replicated or written to disk, epochs are not checked, transactions are not offered
-// (UNIMPLEMENTED). Requests are answered in the goroutine that read them, messages are coded by kvproto's generated code, and
-// the windows are large and fixed, which keeps grpc-go from probing the connection's bandwidth with PINGs.
+// It answers the calls that a client of TiKV makes, from one sorted map in memory, so that what a benchmark measures is the
+// client. It is no store: nothing is replicated or written to disk, epochs are not checked, and the steps of a transaction have
+// fixed answers, as if nobody else were there (txn.go). Requests are answered in the goroutine that read them, messages are
+// coded by kvproto's generated code, and the windows are large and fixed, which keeps grpc-go from probing the connection's
+// bandwidth with PINGs.
 //
 // When it is ready it prints one line, `ready tikv://127.0.0.1:PORT`, PD's address. SIGINT, SIGTERM and the end of standard
-// input (with -until-eof) end it.
+// input (with -until-eof) end it. With -until-eof each line of input is answered by one line of JSON: how many requests there
+// were since the last one, by RPC. With -delay every answer waits, so that a call's duration tells its round trips.
 package main
 
 import (
@@ -41,7 +43,9 @@ func main() {
 	regionCount := flag.Int("regions", 1, "regions; the borders are -prefix with evenly spread numbers of 8 digits")
 	prefix := flag.String("prefix", "bench_", "prefix of the region borders")
 	pdAddr := flag.String("pd-addr", "127.0.0.1:0", "address of PD")
-	untilEOF := flag.Bool("until-eof", false, "end when standard input ends")
+	txn := flag.Bool("txn", false, "borders as transactional clients of API version 1 see them (memcomparable)")
+	delay := flag.Duration("delay", 0, "every answer waits for so long")
+	untilEOF := flag.Bool("until-eof", false, "answer lines of standard input by counts of requests, end when it ends")
 	flag.Parse()
 	debug.SetGCPercent(400) // fewer collections: the machine is the client's
 	log.SetFlags(0)
@@ -60,26 +64,25 @@ func main() {
 		stores = append(stores, storeAddress{id: uint64(i + 1), address: listener.Addr().String(), status: status.Addr().String()})
 		go serveStatus(status)
 	}
-	regions := newRegions(*regionCount, *prefix, len(stores))
+	regions := newRegions(*regionCount, *prefix, len(stores), *txn)
+	counter := newCounter(*delay)
 
-	pd := newServer()
-	tikvpb.RegisterTikvServer(pd, &tikv{table: table, regions: regions}) // so that PD's address is enough for a bare socket
-	pdpb.RegisterPDServer(pd, newPD(pdListener.Addr().String(), stores, regions))
+	pd := newServer(counter)
+	// On PD's port too, so that its address is enough for a bare socket.
+	tikvpb.RegisterTikvServer(pd, &tikv{table: table, regions: regions, counter: counter})
+	pdpb.RegisterPDServer(pd, newPD(pdListener.Addr().String(), stores, regions, counter))
 	grpc_health_v1.RegisterHealthServer(pd, health.NewServer())
 	go func() { log.Fatal(pd.Serve(pdListener)) }()
 	for _, listener := range storeListeners {
-		store := newServer()
-		tikvpb.RegisterTikvServer(store, &tikv{table: table, regions: regions})
+		store := newServer(counter)
+		tikvpb.RegisterTikvServer(store, &tikv{table: table, regions: regions, counter: counter})
 		grpc_health_v1.RegisterHealthServer(store, health.NewServer())
 		go func() { log.Fatal(store.Serve(listener)) }()
 	}
 	fmt.Printf("ready tikv://%s\n", pdListener.Addr())
 
 	if *untilEOF {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(0)
-		}()
+		go counter.report()
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -94,9 +97,10 @@ func listen(address string) net.Listener {
 	return listener
 }
 
-func newServer() *grpc.Server {
+func newServer(counter *counter) *grpc.Server {
 	return grpc.NewServer(
 		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnaryInterceptor(counter.unary),
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connectionWindow),
 		grpc.MaxRecvMsgSize(maxMessage),

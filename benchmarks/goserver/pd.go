@@ -28,16 +28,18 @@ type pd struct {
 	member  *pdpb.Member
 	stores  []*metapb.Store
 	regions *regions
+	counter *counter
 
 	mu     sync.Mutex
 	lastTS int64 // the last timestamp given out
 }
 
-func newPD(address string, stores []storeAddress, regions *regions) *pd {
+func newPD(address string, stores []storeAddress, regions *regions, counter *counter) *pd {
 	url := "http://" + address
 	p := &pd{
 		member:  &pdpb.Member{Name: "pd", MemberId: memberID, ClientUrls: []string{url}, PeerUrls: []string{url}, BinaryVersion: "v9.0.0"},
 		regions: regions,
+		counter: counter,
 	}
 	for _, s := range stores {
 		p.stores = append(p.stores, &metapb.Store{
@@ -64,6 +66,7 @@ func (p *pd) GetClusterConfig(context.Context, *pdpb.GetClusterConfigRequest) (*
 
 // Tso gives blocks of timestamps; an answer holds the last of its block.
 func (p *pd) Tso(stream pdpb.PD_TsoServer) error {
+	send := p.counter.sends(stream.Context())
 	for {
 		request, err := stream.Recv()
 		if err == io.EOF {
@@ -72,12 +75,13 @@ func (p *pd) Tso(stream pdpb.PD_TsoServer) error {
 		if err != nil {
 			return err
 		}
+		p.counter.add("Tso")
 		last := p.allocate(int64(request.Count))
 		response := &pdpb.TsoResponse{
 			Header: p.header(), Count: request.Count,
 			Timestamp: &pdpb.Timestamp{Physical: last >> logicalBits, Logical: last & (1<<logicalBits - 1)},
 		}
-		if err = stream.Send(response); err != nil {
+		if err = send(func() error { return stream.Send(response) }); err != nil {
 			return err
 		}
 	}

@@ -16,16 +16,21 @@ const (
 
 // regions is the fixed table of regions, ordered by key; the n-th has the id firstRegionID+n and one peer.
 type regions struct {
-	metas []*metapb.Region
+	metas   []*metapb.Region
+	borders []string // region i holds the keys from borders[i] to borders[i+1], "" at both ends
 }
 
-func newRegions(count int, prefix string, stores int) *regions {
-	table := &regions{metas: make([]*metapb.Region, count)}
+// newRegions makes the table. Transactional clients ask PD for keys in memcomparable form, and borders have it then too.
+func newRegions(count int, prefix string, stores int, memcomparable bool) *regions {
+	table := &regions{metas: make([]*metapb.Region, count), borders: make([]string, count+1)}
+	for i := 1; i < count; i++ {
+		table.borders[i] = fmt.Sprintf("%s%08d", prefix, i*keySpan/count)
+	}
 	border := func(i int) []byte {
-		if i == 0 || i == count {
-			return nil
+		if key := table.borders[i]; key != "" && memcomparable {
+			return encode(key)
 		}
-		return fmt.Appendf(nil, "%s%08d", prefix, i*keySpan/count)
+		return []byte(table.borders[i])
 	}
 	for i := range table.metas {
 		table.metas[i] = &metapb.Region{
@@ -37,6 +42,20 @@ func newRegions(count int, prefix string, stores int) *regions {
 		}
 	}
 	return table
+}
+
+// encode puts a key in memcomparable form: groups of 8 bytes, each with a byte after it that tells how many were filled in.
+func encode(key string) []byte {
+	var out []byte
+	for {
+		n := min(len(key), 8)
+		out = append(append(out, key[:n]...), make([]byte, 8-n)...)
+		out = append(out, byte(0xff-(8-n)))
+		if n < 8 {
+			return out
+		}
+		key = key[n:]
+	}
 }
 
 // index tells which region holds key.

@@ -3,24 +3,22 @@ package main
 import (
 	"context"
 	"hash/crc64"
-	"io"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 const maxScanLimit = 10240
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
 
-// tikv answers the raw calls of one store, one by one and by BatchCommands.
+// tikv answers the calls of one store, one by one and by BatchCommands: here the raw ones, txn.go has the transactional ones.
 type tikv struct {
 	tikvpb.UnimplementedTikvServer
 	table   *table
 	regions *regions
+	counter *counter
 }
 
 func (s *tikv) RawGet(_ context.Context, r *kvrpcpb.RawGetRequest) (*kvrpcpb.RawGetResponse, error) {
@@ -39,13 +37,17 @@ func (s *tikv) RawDelete(_ context.Context, r *kvrpcpb.RawDeleteRequest) (*kvrpc
 }
 
 func (s *tikv) RawBatchGet(_ context.Context, r *kvrpcpb.RawBatchGetRequest) (*kvrpcpb.RawBatchGetResponse, error) {
-	pairs := make([]*kvrpcpb.KvPair, 0, len(r.Keys))
-	for _, key := range r.Keys {
+	return &kvrpcpb.RawBatchGetResponse{Pairs: s.pairs(r.Keys)}, nil
+}
+
+func (s *tikv) pairs(keys [][]byte) []*kvrpcpb.KvPair {
+	pairs := make([]*kvrpcpb.KvPair, 0, len(keys))
+	for _, key := range keys {
 		if value, found := s.table.get(key); found {
 			pairs = append(pairs, &kvrpcpb.KvPair{Key: key, Value: value})
 		}
 	}
-	return &kvrpcpb.RawBatchGetResponse{Pairs: pairs}, nil
+	return pairs
 }
 
 func (s *tikv) RawBatchPut(_ context.Context, r *kvrpcpb.RawBatchPutRequest) (*kvrpcpb.RawBatchPutResponse, error) {
@@ -139,75 +141,10 @@ func (s *tikv) clip(c *kvrpcpb.Context, start, end []byte) (string, string, *err
 	if region == nil {
 		return "", "", &errorpb.Error{Message: "no such region", RegionNotFound: &errorpb.RegionNotFound{RegionId: c.GetRegionId()}}
 	}
-	from, to := max(string(start), string(region.StartKey)), string(end)
-	if border := string(region.EndKey); border != "" && (to == "" || border < to) {
+	i := region.Id - firstRegionID
+	from, to := max(string(start), s.regions.borders[i]), string(end)
+	if border := s.regions.borders[i+1]; border != "" && (to == "" || border < to) {
 		to = border
 	}
 	return from, to, nil
-}
-
-// BatchCommands answers each message with one message, in the goroutine that read it.
-func (s *tikv) BatchCommands(stream tikvpb.Tikv_BatchCommandsServer) error {
-	for {
-		batch, err := stream.Recv()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		answer := &tikvpb.BatchCommandsResponse{
-			Responses:  make([]*tikvpb.BatchCommandsResponse_Response, len(batch.Requests)),
-			RequestIds: batch.RequestIds,
-		}
-		for i, request := range batch.Requests {
-			if answer.Responses[i], err = s.answer(stream.Context(), request); err != nil {
-				return err
-			}
-		}
-		if err = stream.Send(answer); err != nil {
-			return err
-		}
-	}
-}
-
-type (
-	batchRequest  = tikvpb.BatchCommandsRequest_Request
-	batchResponse = tikvpb.BatchCommandsResponse_Response
-)
-
-func (s *tikv) answer(ctx context.Context, request *batchRequest) (*batchResponse, error) {
-	switch c := request.Cmd.(type) {
-	case *tikvpb.BatchCommandsRequest_Request_RawGet:
-		r, err := s.RawGet(ctx, c.RawGet)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawGet{RawGet: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawPut:
-		r, err := s.RawPut(ctx, c.RawPut)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawPut{RawPut: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawDelete:
-		r, err := s.RawDelete(ctx, c.RawDelete)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawDelete{RawDelete: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawBatchGet:
-		r, err := s.RawBatchGet(ctx, c.RawBatchGet)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawBatchGet{RawBatchGet: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawBatchPut:
-		r, err := s.RawBatchPut(ctx, c.RawBatchPut)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawBatchPut{RawBatchPut: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawBatchDelete:
-		r, err := s.RawBatchDelete(ctx, c.RawBatchDelete)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawBatchDelete{RawBatchDelete: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawScan:
-		r, err := s.RawScan(ctx, c.RawScan)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawScan{RawScan: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawBatchScan:
-		r, err := s.RawBatchScan(ctx, c.RawBatchScan)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawBatchScan{RawBatchScan: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_RawDeleteRange:
-		r, err := s.RawDeleteRange(ctx, c.RawDeleteRange)
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_RawDeleteRange{RawDeleteRange: r}}, err
-	case *tikvpb.BatchCommandsRequest_Request_Empty:
-		r := &tikvpb.BatchCommandsEmptyResponse{TestId: c.Empty.GetTestId()}
-		return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_Empty{Empty: r}}, nil
-	}
-	return nil, status.Errorf(codes.Unimplemented, "command %T is not offered here", request.Cmd)
 }
