@@ -7,17 +7,14 @@ the two classes together.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from pytikv.client.arguments import check_bytes, prefix_end
+from pytikv.client.blocking_base import BlockingBase
 from pytikv.client.raw import AsyncRawClient, PairsArgument
 from pytikv.client.raw_backend import Pair
 from pytikv.client.raw_scan import RawScan
-from pytikv.config import ClientConfig
-from pytikv.errors import ClientClosed
 from pytikv.rt.caller import CallerRuntime
 from pytikv.types import Checksum, CompareAndSwap, Keep, KeyRange
 
@@ -26,54 +23,17 @@ __all__ = ["RawClient"]
 _Self = TypeVar("_Self", bound="RawClient")
 
 
-class RawClient:
+class RawClient(BlockingBase[AsyncRawClient]):
     """Raw key-value access: single keys and ranges, no transactions. Made by `connect`; closed by `close` or `with`.
 
     Keys and values are bytes, ranges half-open `[start, end)` with None or `b""` unbounded, TTLs whole seconds.
     Reads see every write that was acknowledged before they began. Any number of threads may share a client.
     """
 
-    __slots__ = ("__weakref__", "_core", "_rt")
-
-    def __init__(self, core: AsyncRawClient, rt: CallerRuntime) -> None:
-        """Use `connect` instead: this is for the library itself."""
-        self._core = core
-        self._rt = rt
-
-    @classmethod
-    def connect(cls: type[_Self], target: str | Sequence[str], **options: Any) -> _Self:
-        """Connect to `target`, a URL or a list of PD endpoints. Options are the fields of `ClientConfig`.
-
-        Raises ConfigError, ConnectionFailed, DeadlineExceeded; StorageError where an embedded store cannot be opened.
-        """
-        rt = CallerRuntime()
-        try:
-            return cls(rt.run(AsyncRawClient._open(rt, target, options, drop_runtime=rt.close)), rt)
-        except BaseException:
-            rt.close()
-            raise
+    __slots__ = ()
+    _CORE = AsyncRawClient
 
     # --- life ---------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
-        with contextlib.suppress(ClientClosed):  # a second time, or in a forked child: there is nothing left to do
-            self._rt.run(self._core.close())
-        if self._core.is_owner:
-            self._rt.close()
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def config(self) -> ClientConfig:
-        """The options in force; `api_version` is settled."""
-        return self._core.config
 
     def with_options(
         self: _Self,

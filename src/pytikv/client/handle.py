@@ -17,13 +17,32 @@ import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol
 
-from pytikv.client.raw_backend import RawBackend
+from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
 from pytikv.rt.interface import Runtime
 
-__all__ = ["Connection", "closed_backend"]
+__all__ = ["Backend", "Connection", "closed_backend"]
+
+
+class Backend(Protocol):
+    """What the life of a client needs of its backend (`client.raw_backend`, `client.txn.backend`)."""
+
+    @property
+    def config(self) -> ClientConfig:
+        """The options in force."""
+        ...
+
+    def with_config(self, config: ClientConfig) -> Any:
+        """Return a view of the same data with other options."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection."""
+
+    def abandon(self, *, forked: bool) -> None:
+        """As `close`, without waiting, from any thread."""
 
 
 class _Closed:
@@ -36,9 +55,9 @@ class _Closed:
         raise ClientClosed(self._message)
 
 
-def closed_backend(message: str) -> RawBackend:
+def closed_backend(message: str) -> Any:
     """Return a backend that refuses everything."""
-    return cast("RawBackend", _Closed(message))
+    return _Closed(message)
 
 
 class Connection:
@@ -47,7 +66,7 @@ class Connection:
     def __init__(
         self,
         rt: Runtime,
-        backend: RawBackend,
+        backend: Backend,
         *,
         close_runtime: Callable[[], Awaitable[None]] | None = None,
         drop_runtime: Callable[[], None] | None = None,
@@ -55,7 +74,7 @@ class Connection:
         self.rt = rt
         self._close_runtime = close_runtime
         self._drop_runtime = drop_runtime
-        self._backend: RawBackend | None = backend
+        self._backend: Backend | None = backend
         self._views: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
         _open.add(self)
@@ -70,12 +89,15 @@ class Connection:
         with self._lock:
             self._views.add(view)
 
-    async def close(self) -> None:
-        """Close all clients and end the connection. Idempotent."""
+    async def close(self, finish: Callable[[Backend], Awaitable[None]]) -> None:
+        """Close all clients, let what is under way `finish`, and end the connection. Idempotent."""
         backend = self._take("the client was closed")
         if backend is not None:
             try:
-                await backend.close()
+                try:
+                    await finish(backend)
+                finally:
+                    await backend.close()
             finally:
                 if self._close_runtime is not None:
                     await self._close_runtime()
@@ -88,7 +110,7 @@ class Connection:
             if self._drop_runtime is not None and not forked:
                 self._drop_runtime()
 
-    def _take(self, message: str) -> RawBackend | None:
+    def _take(self, message: str) -> Backend | None:
         with self._lock:
             backend, self._backend = self._backend, None
             views = list(self._views)

@@ -11,8 +11,7 @@ became of a write. Options hold for one client view; `with_options` makes anothe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from pytikv.client.arguments import (
@@ -26,16 +25,13 @@ from pytikv.client.arguments import (
     check_value,
     prefix_end,
 )
-from pytikv.client.handle import Connection, closed_backend
-from pytikv.client.raw_backend import Pair, RawBackend, check_config, open_backend
+from pytikv.client.base import AsyncBase
+from pytikv.client.raw_backend import Pair, RawBackend, open_backend
 from pytikv.client.raw_scan import RawScan
-from pytikv.config import ClientConfig, load_config
-from pytikv.errors import BatchError, ConfigError, InvalidArgument, TikvError, UnsupportedByServer, WrongType
-from pytikv.rt.interface import Runtime
+from pytikv.errors import BatchError, InvalidArgument, TikvError, UnsupportedByServer, WrongType
 from pytikv.types import KEEP, Checksum, CompareAndSwap, Keep, KeyRange
-from pytikv.url import Target, parse_target
 
-__all__ = ["AsyncRawClient", "PairsArgument", "raw_config"]
+__all__ = ["AsyncRawClient", "PairsArgument"]
 
 PairsArgument = (
     Mapping[bytes, bytes]
@@ -66,83 +62,18 @@ _VIEW_OPTIONS: Final = frozenset(
 _Self = TypeVar("_Self", bound="AsyncRawClient")
 
 
-def raw_config(target: str | Sequence[str], options: Mapping[str, Any]) -> tuple[Target, ClientConfig]:
-    """Return the parsed target and the options of a raw client. Raises ConfigError, WrongType."""
-    place = parse_target(target)
-    config = load_config(options, place.query)
-    if place.keyspace is not None:
-        if config.keyspace not in (None, place.keyspace):
-            raise ConfigError("the keyspace in the URL's path and the option keyspace differ: leave out one of the two")
-        config = config.replace(keyspace=place.keyspace)
-    return place, config
-
-
-class AsyncRawClient:
+class AsyncRawClient(AsyncBase[RawBackend]):
     """Raw key-value access: single keys and ranges, no transactions. Made by `connect`; closed by `close`.
 
     Keys and values are bytes, ranges half-open `[start, end)` with None or `b""` unbounded, TTLs whole seconds.
     Reads see every write that was acknowledged before they began.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_connection", "is_owner")
-
-    def __init__(self, connection: Connection, backend: RawBackend, *, is_owner: bool) -> None:
-        """Use `connect` instead: this is for the library itself."""
-        self._connection = connection
-        self._backend = backend
-        self.is_owner = is_owner
-        connection.add(self)
-
-    @classmethod
-    async def connect(cls: type[_Self], target: str | Sequence[str], **options: Any) -> _Self:
-        """Connect to `target`, a URL or a list of PD endpoints. Options are the fields of `ClientConfig`.
-
-        Raises ConfigError, ConnectionFailed, DeadlineExceeded; StorageError where an embedded store cannot be opened.
-        """
-        from pytikv.rt.aio import AioRuntime  # here, so that blocking programs do not load asyncio
-
-        rt = AioRuntime()
-        try:
-            return await cls._open(rt, target, options, close_runtime=rt.close)
-        except BaseException:
-            await rt.close()
-            raise
-
-    @classmethod
-    async def _open(
-        cls: type[_Self],
-        rt: Runtime,
-        target: str | Sequence[str],
-        options: Mapping[str, Any],
-        *,
-        close_runtime: Callable[[], Awaitable[None]] | None = None,
-        drop_runtime: Callable[[], None] | None = None,
-    ) -> _Self:
-        place, config = raw_config(target, options)
-        backend = await open_backend(rt, place, config)
-        connection = Connection(rt, backend, close_runtime=close_runtime, drop_runtime=drop_runtime)
-        return cls(connection, backend, is_owner=True)
+    __slots__ = ()
+    _VIEW_OPTIONS = _VIEW_OPTIONS
+    _open_backend = staticmethod(open_backend)
 
     # --- life ---------------------------------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
-        if self.is_owner:
-            await self._connection.close()
-        self._backend = closed_backend("the client was closed")
-
-    async def __aenter__(self: _Self) -> _Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def config(self) -> ClientConfig:
-        """The options in force; `api_version` is settled."""
-        return self._backend.config
 
     def with_options(
         self: _Self,
@@ -159,13 +90,8 @@ class AsyncRawClient:
         Further options: rpc_timeout, match_labels, retry_lost_writes, request_source, resource_group,
         resource_group_tag, batch_put_bytes, batch_keys, batch_concurrency, sync. Raises ConfigError.
         """
-        changes = {"cf": cf, "timeout": timeout, "replica_read": replica_read, "atomic": atomic, "priority": priority}
-        changes = {name: value for name, value in {**changes, **options}.items() if value is not None}
-        fixed = [name for name in changes if name not in _VIEW_OPTIONS]
-        config = self._backend.config.replace(**changes)  # names an unknown option before the next check does
-        if fixed:
-            raise ConfigError(f"option {fixed[0]!r} is fixed by connect; open another client for it")
-        return type(self)(self._connection, self._backend.with_config(check_config(config)), is_owner=False)
+        named = {"cf": cf, "timeout": timeout, "replica_read": replica_read, "atomic": atomic, "priority": priority}
+        return self._view({**named, **options})
 
     # --- single keys --------------------------------------------------------------------------------------------------
 

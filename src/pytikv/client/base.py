@@ -1,0 +1,119 @@
+"""What the asynchronous clients have in common: how they come to be, how they end, and the views of one connection.
+
+A client class adds three things: how its backend is opened (`_open_backend`), which options a view may change
+(`_VIEW_OPTIONS`), and its operations. Its blocking twin stands on `client.blocking_base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pytikv.client.handle import Backend, Connection, closed_backend
+from pytikv.client.raw_backend import check_config
+from pytikv.config import ClientConfig, load_config
+from pytikv.errors import ConfigError
+from pytikv.rt.interface import Runtime
+from pytikv.url import Target, parse_target
+
+__all__ = ["AsyncBase", "client_config"]
+
+BackendT = TypeVar("BackendT", bound=Backend)
+_Self = TypeVar("_Self", bound="AsyncBase[Any]")
+
+
+def client_config(target: str | Sequence[str], options: Mapping[str, Any]) -> tuple[Target, ClientConfig]:
+    """Return the parsed target and the options of a client. Raises ConfigError, WrongType."""
+    place = parse_target(target)
+    config = load_config(options, place.query)
+    if place.keyspace is not None:
+        if config.keyspace not in (None, place.keyspace):
+            raise ConfigError("the keyspace in the URL's path and the option keyspace differ: leave out one of the two")
+        config = config.replace(keyspace=place.keyspace)
+    return place, config
+
+
+class Opener(Protocol):
+    """How the backend of a client is opened."""
+
+    async def __call__(self, rt: Runtime, target: Target, config: ClientConfig) -> Any:
+        """Open the data at `target`."""
+        ...
+
+
+class AsyncBase(Generic[BackendT]):
+    """Made by `connect`; closed by `close` or `async with`."""
+
+    __slots__ = ("__weakref__", "_backend", "_connection", "is_owner")
+
+    _VIEW_OPTIONS: ClassVar[frozenset[str]]
+    _open_backend: ClassVar[Opener]
+
+    def __init__(self, connection: Connection, backend: BackendT, *, is_owner: bool) -> None:
+        """Use `connect` instead: this is for the library itself."""
+        self._connection = connection
+        self._backend = backend
+        self.is_owner = is_owner
+        connection.add(self)
+
+    @classmethod
+    async def connect(cls: type[_Self], target: str | Sequence[str], **options: Any) -> _Self:
+        """Connect to `target`, a URL or a list of PD endpoints. Options are the fields of `ClientConfig`.
+
+        Raises ConfigError, ConnectionFailed, DeadlineExceeded; StorageError where an embedded store cannot be opened.
+        """
+        from pytikv.rt.aio import AioRuntime  # here, so that blocking programs do not load asyncio
+
+        rt = AioRuntime()
+        try:
+            return await cls._open(rt, target, options, close_runtime=rt.close)
+        except BaseException:
+            await rt.close()
+            raise
+
+    @classmethod
+    async def _open(
+        cls: type[_Self],
+        rt: Runtime,
+        target: str | Sequence[str],
+        options: Mapping[str, Any],
+        *,
+        close_runtime: Callable[[], Awaitable[None]] | None = None,
+        drop_runtime: Callable[[], None] | None = None,
+    ) -> _Self:
+        place, config = client_config(target, options)
+        backend = await cls._open_backend(rt, place, config)
+        connection = Connection(rt, backend, close_runtime=close_runtime, drop_runtime=drop_runtime)
+        return cls(connection, backend, is_owner=True)
+
+    async def close(self) -> None:
+        """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
+        if self.is_owner:
+            await self._connection.close(self._finish)
+        self._backend = closed_backend("the client was closed")
+
+    async def _finish(self, backend: Any) -> None:
+        """End, within the option `timeout`, what goes on beyond calls; nothing new begins by then."""
+
+    async def __aenter__(self: _Self) -> _Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def config(self) -> ClientConfig:
+        """The options in force; `api_version` is settled."""
+        return self._backend.config
+
+    def _view(self: _Self, options: Mapping[str, Any]) -> _Self:
+        """Return a client with other options; None leaves one as it is."""
+        changes = {name: value for name, value in options.items() if value is not None}
+        fixed = [name for name in changes if name not in self._VIEW_OPTIONS]
+        config = self._backend.config.replace(**changes)  # names an unknown option before the next check does
+        if fixed:
+            raise ConfigError(f"option {fixed[0]!r} is fixed by connect; open another client for it")
+        return type(self)(self._connection, self._backend.with_config(check_config(config)), is_owner=False)
