@@ -147,8 +147,13 @@ class Backoffer:
         if not self._causes or self._causes[-1] != text:
             self._causes = (*self._causes, text)[-_KEPT_CAUSES:]
 
-    async def backoff(self, kind: BackoffKind, cause: object, *, at_least_s: float = 0.0) -> None:
-        """Sleep for the next time of `kind`. Raises `exhausted()` when the deadline leaves no room for another try."""
+    async def backoff(
+        self, kind: BackoffKind, cause: object, *, at_least_s: float = 0.0, at_most_s: float | None = None
+    ) -> None:
+        """Sleep for the next time of `kind`. Raises `exhausted()` when the deadline leaves no room for another try.
+
+        `at_most_s`: when what is waited for will be over, as the TTL of a lock; a longer sleep would be in vain.
+        """
         self.note(cause)
         if self._used is None:
             self._used = {}
@@ -156,6 +161,8 @@ class Backoffer:
         self._used[kind] = used + 1
         rt = self._rt
         seconds = max(kind.sleep_ms(used, rt.rng) / 1000, at_least_s)
+        if at_most_s is not None:
+            seconds = min(seconds, max(at_most_s, 0.001))
         slept_ms = self._slept_ms.setdefault(kind, 0.0)
         left = self.deadline - rt.now()
         if seconds >= left:
