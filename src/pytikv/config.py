@@ -26,7 +26,7 @@ from pytikv.rt.tls import TLS
 
 __all__ = ["TLS", "ClientConfig", "Priority", "ReplicaRead", "load_config"]
 
-ReplicaRead = Literal["leader", "follower", "mixed", "prefer_leader"]
+ReplicaRead = Literal["leader", "follower", "mixed", "prefer_leader", "closest"]
 Priority = Literal["low", "normal", "high"]
 
 _ENVIRONMENT_PREFIX: Final = "PYTIKV_"
@@ -215,9 +215,10 @@ class ClientConfig:
     """Threads or tasks for work that outlives a call (secondaries of a commit, lock heartbeats, GC)."""
 
     replica_read: ReplicaRead = field(
-        default="leader", metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader"))
+        default="leader", metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader", "closest"))
     )
-    """Which replicas serve reads. All are linearizable: a follower asks its leader for the read index."""
+    """Which replicas serve reads. All are linearizable: a follower asks its leader for the read index. `closest`: one
+    whose store has `match_labels`, the leader where there is none."""
 
     match_labels: Labels = field(default=(), metadata=_kind(_labels))
     """Labels of the stores to prefer for replica reads, as `{"zone": "z1"}`; in text `zone=z1,host=h2`."""

@@ -8,7 +8,8 @@ share one budget: the call's deadline. Decided here:
   try; once less than the kind's base is left, the call ends.
 * The call then ends with the error of the kind that slept longest in sum, not of the last one: a busy store that was
   found by way of two cache misses is `Overloaded`. The last three causes are in its text.
-* A store may say how long to wait (`at_least_s`); that counts as the sleep's lower bound.
+* A store may say how long to wait (`at_least_s`); that counts as the sleep's lower bound. Whoever waits for something
+  that ends by itself says when (`at_most_s`).
 * `backoff` never returns without having slept: a retry loop cannot spin.
 
 Kinds, bases and caps are client-go's (config/retry/config.go), but two that are made for interactive use: a busy store
@@ -183,7 +184,11 @@ class Backoffer:
         kind = max(self._slept_ms, key=self._slept_ms.__getitem__)
         waits = ", ".join(f"{kind.name} {count}x" for kind, count in (self._used or {}).items())
         text = f"{kind.text} in the time given (waited {self.total_slept_s:.3g} s: {waits}){causes}"
-        return kind.error(text, outcome=outcome, retryable=True)
+        error = kind.error(text)
+        error.retryable = True
+        if outcome is not None:
+            error.outcome = outcome
+        return error
 
     def fork(self) -> Backoffer:
         """Return a backoffer for one parallel part of the call: same deadline, counters as they are now."""

@@ -72,8 +72,10 @@ def _pool(rt: Runtime, config: ClientConfig, tls: TlsContext | None, feedbacks: 
     return ConnectionPool(rt, settings, tls)
 
 
-async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> tuple[Cluster, KeyCodec]:
-    """Connect to the cluster at `target` for raw data.
+async def connect_cluster(
+    rt: Runtime, target: Target, config: ClientConfig, *, is_raw: bool = True
+) -> tuple[Cluster, KeyCodec]:
+    """Connect to the cluster at `target` for raw or for transactional data.
 
     Raises ConnectionFailed, DeadlineExceeded, and ConfigError: TLS files, another API version, an unknown keyspace.
     """
@@ -92,13 +94,13 @@ async def connect_cluster(rt: Runtime, target: Target, config: ClientConfig) -> 
             stores.put(meta)
         version = config.api_version or 1
         await configs.check_version(metas, version, deadline)
-        codec = api.raw_v1()
+        codec = api.raw_v1() if is_raw else api.txn_v1()
         if version == 2:
             is_default = config.keyspace in (None, "DEFAULT")
             keyspace_id = api.DEFAULT_KEYSPACE_ID
             if config.keyspace is not None and not is_default:
                 keyspace_id = await pd.load_keyspace(config.keyspace, deadline)
-            codec = api.v2(keyspace_id, is_raw=True)
+            codec = api.v2(keyspace_id, is_raw=is_raw)
     except BaseException:
         pd.close()
         await pool.close()

@@ -6,28 +6,54 @@ changes from call to call, max_execution_duration_ms and is_retry_request. For a
 before it, which is the common one, all three are joined once and kept with the route to the replica, at most
 `_CONTEXTS_KEPT` a route; the others are joined as they come.
 
+A request of a transaction may say more, or something else than the options do (`Extra`). Its fields come last, and
+where a field stands twice in a message, the later one counts.
+
 Requests name their cluster: a store of another cluster at the same address then refuses them.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import enum
+from typing import Final, NamedTuple
 
 from pytikv.client.region_cache import Route
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import context_field, varint
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, ReplicaRead
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import Peer, Region
 
-__all__ = ["DEFAULT_REQUEST_SOURCE", "ContextMaker", "rpc_timeout_s"]
+__all__ = ["DEFAULT_REQUEST_SOURCE", "NO_EXTRA", "PRIORITIES", "ContextMaker", "Extra", "ReadAs", "rpc_timeout_s"]
 
 DEFAULT_REQUEST_SOURCE: Final = "external_pytikv"
 _CONTEXTS_KEPT: Final = 16
 _ROUNDING_S: Final = 0.001
-_PRIORITIES: Final = {"normal": kvrpcpb.Normal, "low": kvrpcpb.Low, "high": kvrpcpb.High}
+PRIORITIES: Final = {"normal": kvrpcpb.Normal, "low": kvrpcpb.Low, "high": kvrpcpb.High}
 _MAX_EXECUTION_MS: Final = b"\x70"  # field 14, varint
 _IS_RETRY: Final = b"\xa0\x01\x01"  # field 20, true
+
+
+class ReadAs(enum.Enum):
+    """What a request must say for the replica it goes to."""
+
+    LEADER = b""
+    REPLICA = b"\x60\x01"  # field 12, replica_read: true
+    STALE = b"\x88\x01\x01"  # field 17, stale_read: true
+
+
+class Extra(NamedTuple):
+    """What a request says beyond the options: serialized fields of its context, and which replicas may serve it."""
+
+    fields: bytes = b""
+    replica_read: ReplicaRead | None = None
+    """None: as the option says."""
+    is_stale_read: bool = False
+    is_kept: bool = True
+    """Whether contexts that say this will be wanted again."""
+
+
+NO_EXTRA: Final = Extra()
 
 
 def rpc_timeout_s(config: ClientConfig) -> float:
@@ -40,22 +66,20 @@ class ContextMaker:
 
     def __init__(self, config: ClientConfig, codec: KeyCodec, cluster_id: int) -> None:
         self._rpc_timeout_s = rpc_timeout_s(config)
-        self._leader_options = self._encode_options(config, codec, cluster_id, is_replica_read=False)
-        self._replica_options = self._encode_options(config, codec, cluster_id, is_replica_read=True)
+        self._options = self._encode_options(config, codec, cluster_id)
         self._usual = _MAX_EXECUTION_MS + varint(max(1, int(self._rpc_timeout_s * 1000)))
-        self.key = self._leader_options + self._usual
+        self.key = self._options + self._usual
         """Names these options among the contexts kept with a route, for requests to the leader; equal options share."""
 
     @staticmethod
-    def _encode_options(config: ClientConfig, codec: KeyCodec, cluster_id: int, *, is_replica_read: bool) -> bytes:
+    def _encode_options(config: ClientConfig, codec: KeyCodec, cluster_id: int) -> bytes:
         context = kvrpcpb.Context(
             api_version=kvrpcpb.V2 if codec.api_version == 2 else kvrpcpb.V1,
             cluster_id=cluster_id,
             keyspace_id=codec.keyspace_id,
-            priority=_PRIORITIES[config.priority],
+            priority=PRIORITIES[config.priority],
             request_source=config.request_source or DEFAULT_REQUEST_SOURCE,
             resource_group_tag=config.resource_group_tag,
-            replica_read=is_replica_read,
         )
         if codec.api_version == 2 and config.keyspace:
             context.keyspace_name = config.keyspace
@@ -63,35 +87,44 @@ class ContextMaker:
             context.resource_control_context.resource_group_name = config.resource_group
         return context.SerializeToString()
 
-    def kept(self, region: Region, route: Route) -> bytes:
+    def kept(self, region: Region, route: Route, extra: bytes = b"") -> bytes:
         """Return the context field of an ordinary request to the leader, from the route or made and kept there."""
-        context = route.contexts.get(self.key)
-        if context is None:
-            context = self._keep(region, route, self.key, self._leader_options)
-        return context
-
-    def kept_for_replica(self, region: Region, route: Route) -> bytes:
-        """As `kept`, for a read that a follower may serve."""
-        key = (self.key,)
+        key = (self.key, extra) if extra else self.key
         context = route.contexts.get(key)
-        return self._keep(region, route, key, self._replica_options) if context is None else context
+        return self._keep(region, route, key, extra) if context is None else context
 
-    def _keep(self, region: Region, route: Route, key: object, options: bytes) -> bytes:
-        context = context_field(_encode_place(region, route.peer) + options + self._usual)
+    def _keep(self, region: Region, route: Route, key: object, more: bytes) -> bytes:
+        context = context_field(_encode_place(region, route.peer) + self._options + self._usual + more)
         if len(route.contexts) >= _CONTEXTS_KEPT:
             route.contexts.clear()
         route.contexts[key] = context
         return context
 
     def make(
-        self, region: Region, route: Route, seconds: float, *, is_replica_read: bool = False, is_retry: bool = False
+        self,
+        region: Region,
+        route: Route,
+        seconds: float,
+        *,
+        read_as: ReadAs = ReadAs.LEADER,
+        is_retry: bool = False,
+        extra: Extra = NO_EXTRA,
     ) -> bytes:
         """Return the context field of a request that has `seconds` left."""
-        if not is_retry and seconds >= self._rpc_timeout_s - _ROUNDING_S:
-            return self.kept_for_replica(region, route) if is_replica_read else self.kept(region, route)
-        options = self._replica_options if is_replica_read else self._leader_options
-        limit = _MAX_EXECUTION_MS + varint(max(1, int(seconds * 1000)))
-        return context_field(_encode_place(region, route.peer) + options + limit + (_IS_RETRY if is_retry else b""))
+        more = read_as.value + extra.fields
+        if extra.is_kept and not is_retry and seconds >= self._rpc_timeout_s - _ROUNDING_S:
+            return self.kept(region, route, more)
+        return context_field(
+            _encode_place(region, route.peer) + self._options + self._changing(seconds, is_retry) + more
+        )
+
+    def make_for_store(self, seconds: float, *, is_retry: bool) -> bytes:
+        """Return the context field of a request to a store as a whole."""
+        return context_field(self._options + self._changing(seconds, is_retry))
+
+    @staticmethod
+    def _changing(seconds: float, is_retry: bool) -> bytes:
+        return _MAX_EXECUTION_MS + varint(max(1, int(seconds * 1000))) + (_IS_RETRY if is_retry else b"")
 
 
 def _encode_place(region: Region, peer: Peer) -> bytes:

@@ -192,7 +192,7 @@ class PdClient:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, path: str, request: Any, response: Callable[[bytes], R], deadline: float) -> R:
+    async def call(self, path: str, request: Any, response: Callable[[bytes], R], deadline: float) -> R:
         """Send a request to the leader until it is answered. `response` parses the answer."""
         method = path.rpartition("/")[2]
         rt = self._rt
@@ -262,7 +262,7 @@ class PdClient:
                 if answer is not _NO_ANSWER:
                     return answer
             request = pdpb.GetRegionRequest(region_key=region_key)
-            return region_from(await self._call(_PD + method, request, pdpb.GetRegionResponse.FromString, deadline))
+            return region_from(await self.call(_PD + method, request, pdpb.GetRegionResponse.FromString, deadline))
 
         return await self._flights.run((method, region_key), load, deadline)
 
@@ -275,7 +275,7 @@ class PdClient:
                 if found is not _NO_ANSWER:
                     return found
             request = pdpb.GetRegionByIDRequest(region_id=region_id)
-            answer = await self._call(_PD + "GetRegionByID", request, pdpb.GetRegionResponse.FromString, deadline)
+            answer = await self.call(_PD + "GetRegionByID", request, pdpb.GetRegionResponse.FromString, deadline)
             return region_from(answer)
 
         return await self._flights.run(("GetRegionByID", region_id), load, deadline)
@@ -296,7 +296,7 @@ class PdClient:
 
         async def load() -> list[Region]:
             request = pdpb.ScanRegionsRequest(start_key=start_key, end_key=end_key, limit=limit)
-            answer = await self._call(_PD + "ScanRegions", request, pdpb.ScanRegionsResponse.FromString, deadline)
+            answer = await self.call(_PD + "ScanRegions", request, pdpb.ScanRegionsResponse.FromString, deadline)
             return regions_from_scan(answer)
 
         return await self._flights.run(("ScanRegions", start_key, end_key, limit), load, deadline)
@@ -321,7 +321,7 @@ class PdClient:
     async def _batch_scan(self, ranges: Sequence[KeyRange], limit: int, deadline: float) -> list[Region]:
         wanted = [pdpb.KeyRange(start_key=start_key, end_key=end_key) for start_key, end_key in ranges]
         request = pdpb.BatchScanRegionsRequest(ranges=wanted, limit=limit)
-        answer = await self._call(_PD + "BatchScanRegions", request, pdpb.BatchScanRegionsResponse.FromString, deadline)
+        answer = await self.call(_PD + "BatchScanRegions", request, pdpb.BatchScanRegionsResponse.FromString, deadline)
         return [region for found in answer.regions if (region := region_from(found)) is not None]
 
     # --- stores and keyspaces -----------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class PdClient:
     async def get_store(self, store_id: int, deadline: float) -> Store | None:
         """Return a store; None when PD does not know it. A store that has left comes with `state` 2."""
         request = pdpb.GetStoreRequest(store_id=store_id)
-        answer = await self._call(_PD + "GetStore", request, pdpb.GetStoreResponse.FromString, deadline)
+        answer = await self.call(_PD + "GetStore", request, pdpb.GetStoreResponse.FromString, deadline)
         error = header_error(answer.header)
         if error is None:
             return store_from(answer.store) if answer.store.id else None
@@ -345,7 +345,7 @@ class PdClient:
 
         async def load() -> list[Store]:
             request = pdpb.GetAllStoresRequest(exclude_tombstone_stores=not with_tombstones)
-            answer = await self._call(_PD + "GetAllStores", request, pdpb.GetAllStoresResponse.FromString, deadline)
+            answer = await self.call(_PD + "GetAllStores", request, pdpb.GetAllStoresResponse.FromString, deadline)
             return sorted((store_from(store) for store in answer.stores), key=lambda store: store.id)
 
         return await self._flights.run(("GetAllStores", with_tombstones), load, deadline)
@@ -354,7 +354,7 @@ class PdClient:
         """Return the id of a keyspace. Raises ConfigError when there is none of this name or it is not enabled."""
         request = keyspacepb.LoadKeyspaceRequest(name=name)
         path = _KEYSPACE + "LoadKeyspace"
-        answer = await self._call(path, request, keyspacepb.LoadKeyspaceResponse.FromString, deadline)
+        answer = await self.call(path, request, keyspacepb.LoadKeyspaceResponse.FromString, deadline)
         error = header_error(answer.header)
         if error is not None:
             raise ConfigError(f"keyspace {name!r} could not be loaded: {error.message or 'no such keyspace'}")

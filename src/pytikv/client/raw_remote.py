@@ -1,13 +1,9 @@
 """Raw data in a cluster: the backend that speaks to stores.
 
-Single keys take a *fast path* as long as nothing is amiss: the region is in the cache, its context bytes lie ready on
-the route to the leader, the leader's store is in good standing, and no ambient deadline shortens the RPC. Then a call
-is one look-up, one concatenation, one command on a channel, and a look at the answer's first byte. Whatever else
-happens falls through to the general loop (`request_sender`), which is told what was met, so that nothing is lost of
-the account of the write.
+Single keys and batches within one region take the *fast path* (`client.remote_view`) where it is open.
 
 Ranges go region by region. The unbounded end in API v1, where no keyspace closes it, is written as a key above all
-that TiKV accepts: `_ABOVE_ALL` in reads; in a deletion, where the bound's length is checked, the largest key allowed,
+that TiKV accepts: `ABOVE_ALL` in reads; in a deletion, where the bound's length is checked, the largest key allowed,
 which is then deleted by itself.
 
 Limits: those of `ClientConfig`; nothing is buffered beyond one batch or one page.
@@ -19,15 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from pytikv.client import rpcs
-from pytikv.client.by_region import Batch, Batches, ItemT, Piece, RegionMap, over_range
+from pytikv.client.by_region import Batch, Batches, ItemT, Piece, over_range
 from pytikv.client.cluster import Cluster, connect_cluster
-from pytikv.client.contexts import ContextMaker, rpc_timeout_s
-from pytikv.client.deadline import current_deadline, effective
 from pytikv.client.raw_backend import Pair, RawPage, Span, Write, check_config
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
-from pytikv.client.region_cache import CachedRegion, Route
-from pytikv.client.request_sender import Call, RegionStale, RequestSender
-from pytikv.client.rpcs import Kind, Rpc
+from pytikv.client.remote_view import ABOVE_ALL, MAX_KEY_SIZE, REGION_ERROR, RemoteView, Way
+from pytikv.client.request_sender import Call, RegionStale
+from pytikv.client.rpcs import Kind
 from pytikv.client.store_errors import raw_error
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL, decode_get, encode_delete, encode_get, encode_put
@@ -41,50 +35,22 @@ from pytikv.wire.errors import RpcError
 
 __all__ = ["RemoteRaw", "open_raw"]
 
-_MAX_KEY_SIZE: Final = 8192  # TiKV's default storage.max-key-size
-_ABOVE_ALL: Final = b"\xff" * (_MAX_KEY_SIZE + 1)
-_LARGEST: Final = b"\xff" * _MAX_KEY_SIZE
-_REGION_ERROR: Final = 0x0A
-Way = tuple[CachedRegion, Route, bytes]
+_LARGEST: Final = b"\xff" * MAX_KEY_SIZE
 RangeSender = Callable[[Piece, Call], Awaitable[None]]
-_FRESH_S: Final = 15.0  # as store_cache.RE_RESOLVE_S: after that the general loop has the address looked at again
 
 
-class RemoteRaw:
+class RemoteRaw(RemoteView):
     """`RawBackend` over the wire, for one set of options. All state is shared through the cluster's caches."""
 
     def __init__(self, cluster: Cluster, config: ClientConfig, codec: KeyCodec) -> None:
-        self.config = config
-        self._cluster = cluster
-        self._codec = codec
-        contexts = ContextMaker(config, codec, cluster.cluster_id)
-        self._sender = RequestSender(cluster.rt, config, contexts, cluster.pool, cluster.regions, cluster.stores)
-        self._map = RegionMap(cluster.rt, codec, cluster.regions, cluster.locator)
-        # What the fast path reads, one attribute deep.
-        self._now = cluster.rt.now
-        self._timeout_s = config.timeout
-        self._rpc_timeout_s = rpc_timeout_s(config)
+        super().__init__(cluster, config, codec)
         self._prefix = codec.prefix
         self._prefix_size = len(codec.prefix)
-        self._region_key = codec.region_key if codec.is_memcomparable else None
-        self._find_cached = cluster.regions.locate
-        self._channel = cluster.pool.channel
-        self._contexts = contexts
-        self._context_key = contexts.key
-        self._reads_at_leader = config.replica_read == "leader"
         self._cf = config.cf.encode()
 
     def with_config(self, config: ClientConfig) -> RemoteRaw:
         """Return a view with other options."""
         return RemoteRaw(self._cluster, config, self._codec)
-
-    async def close(self) -> None:
-        """Close the cluster's connections."""
-        await self._cluster.close()
-
-    def abandon(self, *, forked: bool) -> None:
-        """Let go of the cluster's connections."""
-        self._cluster.abandon(forked=forked)
 
     # --- single keys --------------------------------------------------------------------------------------------------
 
@@ -103,7 +69,7 @@ class RemoteRaw:
                 data = await channel.batch(13, way[2] + body, deadline)
             except (RpcError, ConnectionFailed) as error:
                 data = await self._go_on(rpcs.RAW_GET, key, body, way, error)
-            if data and data[0] == _REGION_ERROR:
+            if data and data[0] == REGION_ERROR:
                 data = await self._go_on(rpcs.RAW_GET, key, body, way, data)
         value = decode_get(data)
         if value is not UNUSUAL:
@@ -128,67 +94,6 @@ class RemoteRaw:
         data = await self._send_fast(rpcs.RAW_DELETE, 17, key, body)
         if data and (text := kvrpcpb.RawDeleteResponse.FromString(data).error):
             raise raw_error(text)
-
-    def _way(self, wire_key: bytes, now: float) -> Way | None:
-        """Return the region, the route to its leader and the context if the fast path is open for a key."""
-        encode = self._region_key
-        region = self._find_cached(wire_key if encode is None else encode(wire_key), now)
-        if region is None:
-            return None
-        ambient = current_deadline()
-        if ambient is not None and ambient - now < self._rpc_timeout_s:
-            return None
-        route = region.leader
-        store = route.store
-        if store.failures or now - store.resolved_at >= _FRESH_S or not store.address:
-            return None
-        return region, route, route.contexts.get(self._context_key) or self._contexts.kept(region.meta, route)
-
-    async def _send_fast(self, rpc: Rpc, slot: int, wire_key: bytes, body: bytes) -> bytes:
-        """Send a command for one key to the leader, on the fast path if it is open; returns the answer's bytes."""
-        now = self._now()
-        way = self._way(wire_key, now)
-        if way is None:
-            return await self._send_key(rpc, wire_key, body, self._call())
-        deadline = now + self._rpc_timeout_s
-        try:
-            channel = await self._channel(way[1].store.address, deadline)
-            data = await channel.batch(slot, way[2] + body, deadline)
-        except (RpcError, ConnectionFailed) as error:
-            return await self._go_on(rpc, wire_key, body, way, error)
-        if data and data[0] == _REGION_ERROR:
-            return await self._go_on(rpc, wire_key, body, way, data)
-        return data
-
-    async def _go_on(self, rpc: Rpc, wire_key: bytes, body: bytes, way: Way, met: Exception | bytes) -> bytes:
-        """Leave the fast path for the general loop, which is told what was met: a failure, or a region error."""
-        call = self._call()
-        await self._digest(rpc, way, met, call)
-        return await self._send_key(rpc, wire_key, body, call)
-
-    async def _digest(self, rpc: Rpc, way: Way, met: Exception | bytes, call: Call) -> None:
-        """Tell the general loop what was met on the fast path."""
-        region, route, _ = way
-        if isinstance(met, bytes):
-            await self._sender.take(rpc, region, route.peer, met, call)
-        elif isinstance(met, RpcError):
-            await self._sender.take_failure(rpc, route.peer, met, call)
-
-    async def _send_key(self, rpc: Rpc, wire_key: bytes, body: bytes, call: Call) -> bytes:
-        """Send a request for one key by the general loop."""
-        try:
-            while True:
-                region = await self._map.find(wire_key, call)
-                try:
-                    return await self._sender.send(rpc, region, body, call)
-                except RegionStale:
-                    continue
-        except TikvError as error:
-            call.settle(error)
-            raise
-
-    def _call(self) -> Call:
-        return self._sender.call(effective(self._now(), self._timeout_s))
 
     async def get_ttl(self, key: bytes) -> int | None:
         """See `RawBackend`. The stores are asked for their configuration first: see `client.store_config`."""
@@ -279,7 +184,7 @@ class RemoteRaw:
             data = await channel.batch(batch.rpc.slot, way[2] + batch.encode(items), deadline)
         except (RpcError, ConnectionFailed) as error:
             return await self._go_on_batch(batch, items, way, error)
-        if data and data[0] == _REGION_ERROR:
+        if data and data[0] == REGION_ERROR:
             return await self._go_on_batch(batch, items, way, data)
         try:
             batch.take(data)
@@ -363,7 +268,7 @@ class RemoteRaw:
         border = self._map.border(region.start_key)
         ends_here = border <= low
         request = kvrpcpb.RawScanRequest(
-            start_key=high or _ABOVE_ALL,  # on the wire a reverse scan begins at its upper end
+            start_key=high or ABOVE_ALL,  # on the wire a reverse scan begins at its upper end
             end_key=low if ends_here else border,
             limit=limit,
             key_only=keys_only,
@@ -417,7 +322,7 @@ class RemoteRaw:
 
         async def send(piece: Piece, call: Call) -> None:
             nonlocal xor, kvs, size
-            span = kvrpcpb.KeyRange(start_key=piece.start_key, end_key=piece.end_key or _ABOVE_ALL)
+            span = kvrpcpb.KeyRange(start_key=piece.start_key, end_key=piece.end_key or ABOVE_ALL)
             request = kvrpcpb.RawChecksumRequest(algorithm=kvrpcpb.Crc64_Xor, ranges=[span])
             data = await self._sender.send(rpcs.RAW_CHECKSUM, piece.region, request.SerializeToString(), call)
             answer = kvrpcpb.RawChecksumResponse.FromString(data)

@@ -11,9 +11,12 @@ Rules, in the order in which they decide:
    being the leader is passed over: the other voters are asked in turn, each once, as if they were the leader. The one
    that is says so by answering; the others name it (`on_not_leader`).
 3. Replica reads prefer, in this order: stores that work well, untried peers, matching labels, then the policy's kind
-   of peer (`follower`: followers; `prefer_leader`: the leader as long as its store works well; `mixed`: any).
+   of peer (`follower`: followers; `prefer_leader`: the leader as long as its store works well; `mixed`: any;
+   `closest`: a replica with matching labels, else the leader).
    Ties are broken by `rotation`, a number that the caller draws, so that load spreads. Learners count as followers.
    When nobody else is left, the leader serves.
+   A stale read is a replica read of any policy that says so to whoever it asks, the leader included; once a replica
+   could not serve it, it is a usual read at the leader.
 4. A store that is gone (tombstone, unknown) is never asked, nor is one of TiFlash: its peers are learners like others
    in a region's list, and only the store's label `engine` tells that it keeps columns and serves none of our requests.
 5. A leader that is busy twice in a row is doubted: it may have lost its office without knowing. Another voter is asked,
@@ -63,11 +66,12 @@ def is_tiflash(labels: Labels) -> bool:
 
 
 class Choice(NamedTuple):
-    """The replica to ask. `is_replica_read`: the request must say that a follower may serve it."""
+    """The replica to ask, and what the request must say: that a follower may serve it, that old data will do."""
 
     peer: Peer
     is_leader: bool
     is_replica_read: bool
+    is_stale_read: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -91,6 +95,7 @@ class ReplicaSelector:
         policy: ReplicaRead = "leader",
         labels: Labels = (),
         rotation: int = 0,
+        is_stale_read: bool = False,
     ) -> None:
         self.region = region
         self.leader = leader
@@ -98,6 +103,7 @@ class ReplicaSelector:
         self._policy: ReplicaRead = policy
         self._labels = labels
         self._rotation = rotation
+        self._is_stale_read = is_stale_read
         self._tried: dict[int, _Tried] = {}
 
     def next(self) -> Choice | None:
@@ -185,6 +191,8 @@ class ReplicaSelector:
         order = {peer.id: (index + self._rotation) % count for index, peer in enumerate(self.region.peers)}
         peer = min(peers, key=lambda one: (*self._preference(one), order[one.id]))
         is_leader = self.leader is not None and peer.id == self.leader.id
+        if self._is_stale_read:
+            return Choice(peer, is_leader, False, True)
         return Choice(peer, is_leader, not is_leader)
 
     def _preference(self, peer: Peer) -> tuple[int, ...]:
@@ -196,6 +204,8 @@ class ReplicaSelector:
             return (health, attempts, is_leader, foreign)
         if self._policy == "prefer_leader":
             return (health, attempts, not is_leader, foreign)
+        if self._policy == "closest":
+            return (health, attempts, foreign, foreign and not is_leader)
         return (health, attempts, foreign)
 
     def _labels_match(self, peer: Peer) -> bool:

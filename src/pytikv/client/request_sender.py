@@ -10,6 +10,9 @@ or waits (`backoff`); it carries their decisions out and keeps account of what b
 * A write whose answer was lost is sent again only if it may be repeated (`Kind.PUT`) and the client allows it
   (`retry_lost_writes`); from then on it carries `is_retry_request`, and whatever error ends the call says UNDETERMINED,
   also when later tries were refused: the lost one may have taken effect.
+* A request of a transaction whose answer was lost is sent again until it is answered: the store knows it again by
+  its start_ts. It carries `is_retry_request` from then on; an answer settles the doubt, and an error that ends the
+  call before one came says UNDETERMINED.
 * A compare-and-swap is never sent twice after its answer was lost.
 
 `send` raises `RegionStale` when the keys must be located again; the wait that this takes has been slept by then. Only
@@ -26,7 +29,7 @@ from typing import Final, Protocol
 
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
-from pytikv.client.contexts import ContextMaker, rpc_timeout_s
+from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, ReadAs, rpc_timeout_s
 from pytikv.client.region_cache import CachedRegion, RegionCache
 from pytikv.client.region_errors import Action, Verdict, classify
 from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
@@ -86,8 +89,8 @@ class Call:
     quick_steps: int = 0
 
     def fork(self) -> Call:
-        """Return the account for one parallel part of the call."""
-        return Call(self.backoffer.fork())
+        """Return the account for one parallel part of the call. What was lost before may lie in any part."""
+        return Call(self.backoffer.fork(), self.lost)
 
     def settle(self, error: TikvError) -> None:
         """Say in `error`, which ends the call, that a lost write may have taken effect."""
@@ -119,19 +122,21 @@ class RequestSender:
         """Open the account of a call that ends at `deadline`."""
         return Call(Backoffer(self._rt, deadline))
 
-    async def send(self, rpc: Rpc, region: CachedRegion, body: bytes, call: Call) -> bytes:
+    async def send(self, rpc: Rpc, region: CachedRegion, body: bytes, call: Call, extra: Extra = NO_EXTRA) -> bytes:
         """Send a request, given without its context, to `region`. Returns the answer's bytes, free of region errors.
 
         Raises RegionStale, or the TikvError that ends the call.
         """
-        selector = self._selector(rpc, region)
+        selector = self._selector(rpc, region, extra)
         try:
             while True:
                 choice = selector.next()
                 if choice is None:
                     raise await self._relocation(region, call, "no replica is left to ask")
-                data = await self._try(rpc, region, choice, body, selector, call)
+                data = await self._try(rpc, region, choice, body, selector, call, extra)
                 if data is not None:
+                    if rpc.kind is Kind.TXN:
+                        call.lost = None
                     return data
         except TikvError as error:
             call.settle(error)
@@ -162,7 +167,14 @@ class RequestSender:
     # --- one try ------------------------------------------------------------------------------------------------------
 
     async def _try(
-        self, rpc: Rpc, region: CachedRegion, choice: Choice, body: bytes, selector: ReplicaSelector, call: Call
+        self,
+        rpc: Rpc,
+        region: CachedRegion,
+        choice: Choice,
+        body: bytes,
+        selector: ReplicaSelector,
+        call: Call,
+        extra: Extra,
     ) -> bytes | None:
         """Ask one replica. None: not answered, what was learnt is noted and slept on."""
         peer = choice.peer
@@ -175,8 +187,10 @@ class RequestSender:
         deadline = min(call.backoffer.deadline, now + self._rpc_timeout_s)
         if deadline <= now:
             raise call.backoffer.exhausted()
+        read_as = ReadAs.REPLICA if choice.is_replica_read else ReadAs.STALE if choice.is_stale_read else ReadAs.LEADER
+        is_retry = call.lost is not None
         context = self._contexts.make(
-            region.meta, route, deadline - now, is_replica_read=choice.is_replica_read, is_retry=call.lost is not None
+            region.meta, route, deadline - now, read_as=read_as, is_retry=is_retry, extra=extra
         )
         try:
             channel = await self._pool.channel(store.address, deadline)
@@ -198,12 +212,24 @@ class RequestSender:
         await self._on_region_error(rpc, region, peer, data, selector, call)
         return None
 
-    def _selector(self, rpc: Rpc, region: CachedRegion) -> ReplicaSelector:
-        policy = self._config.replica_read if rpc.kind is Kind.READ else "leader"
-        rotation = self._rt.rng.randrange(1 << 16) if policy != "leader" else 0
-        labels = self._config.match_labels
+    def _selector(self, rpc: Rpc, region: CachedRegion, extra: Extra = NO_EXTRA) -> ReplicaSelector:
+        leader = region.leader.peer
+        if rpc.kind is not Kind.READ or rpc.only_leader:
+            return ReplicaSelector(region.meta, leader, self._view)
+        policy = extra.replica_read or self._config.replica_read
+        is_stale_read = extra.is_stale_read
+        if is_stale_read and policy == "leader":
+            policy = "mixed"  # the option of the client; whoever asks for a stale read asks for any replica
+        if policy == "leader":
+            return ReplicaSelector(region.meta, leader, self._view)
         return ReplicaSelector(
-            region.meta, region.leader.peer, self._view, policy=policy, labels=labels, rotation=rotation
+            region.meta,
+            leader,
+            self._view,
+            policy=policy,
+            labels=self._config.match_labels,
+            rotation=self._rt.rng.randrange(1 << 16),
+            is_stale_read=is_stale_read,
         )
 
     def _view(self, store_id: int) -> StoreView:
@@ -272,7 +298,7 @@ class RequestSender:
     def _account_for_loss(self, rpc: Rpc, cause: str, not_processed: bool, call: Call, *, is_timeout: bool) -> None:
         if not_processed or not rpc.is_write:
             return
-        if rpc.kind is Kind.PUT and self._config.retry_lost_writes:
+        if rpc.kind is Kind.TXN or (rpc.kind is Kind.PUT and self._config.retry_lost_writes):
             call.lost = cause
             return
         kind = DeadlineExceeded if is_timeout else ConnectionFailed

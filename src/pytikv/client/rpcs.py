@@ -71,6 +71,8 @@ class Rpc:
     response: Any
     """The class of the answer; field 1 of each is `region_error`."""
     path: bytes = b""
+    only_leader: bool = False
+    """Whether a read is the leader's to serve, whatever the options say: it looks at locks, not at values."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", b"/tikvpb.Tikv/" + self.name.encode())
@@ -99,10 +101,12 @@ RAW_COPROCESSOR: Final = Rpc("RawCoprocessor", Kind.SWAP, 34, kvrpcpb.RawCoproce
 KV_GET: Final = Rpc("KvGet", Kind.READ, 1, kvrpcpb.GetResponse)
 KV_SCAN: Final = Rpc("KvScan", Kind.READ, 2, kvrpcpb.ScanResponse)
 KV_BATCH_GET: Final = Rpc("KvBatchGet", Kind.READ, 7, kvrpcpb.BatchGetResponse)
-KV_BUFFER_BATCH_GET: Final = Rpc("KvBufferBatchGet", Kind.READ, 38, kvrpcpb.BufferBatchGetResponse)
-KV_SCAN_LOCK: Final = Rpc("KvScanLock", Kind.READ, 9, kvrpcpb.ScanLockResponse)
-MVCC_GET_BY_KEY: Final = Rpc("MvccGetByKey", Kind.READ, None, kvrpcpb.MvccGetByKeyResponse)
-MVCC_GET_BY_START_TS: Final = Rpc("MvccGetByStartTs", Kind.READ, None, kvrpcpb.MvccGetByStartTsResponse)
+KV_BUFFER_BATCH_GET: Final = Rpc("KvBufferBatchGet", Kind.READ, 38, kvrpcpb.BufferBatchGetResponse, only_leader=True)
+KV_SCAN_LOCK: Final = Rpc("KvScanLock", Kind.READ, 9, kvrpcpb.ScanLockResponse, only_leader=True)
+MVCC_GET_BY_KEY: Final = Rpc("MvccGetByKey", Kind.READ, None, kvrpcpb.MvccGetByKeyResponse, only_leader=True)
+MVCC_GET_BY_START_TS: Final = Rpc(
+    "MvccGetByStartTs", Kind.READ, None, kvrpcpb.MvccGetByStartTsResponse, only_leader=True
+)
 # Transactions: writes.
 KV_PREWRITE: Final = Rpc("KvPrewrite", Kind.TXN, 3, kvrpcpb.PrewriteResponse)
 KV_COMMIT: Final = Rpc("KvCommit", Kind.TXN, 4, kvrpcpb.CommitResponse)

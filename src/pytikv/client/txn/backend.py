@@ -5,12 +5,13 @@ to stores; `pytikv.embedded_txn` hands them to the commands of a store in the pr
 that recovers from every fault is one, and what the embedded store passes the remote one runs too.
 
 Keys here are in wire form (codec.api: with mode byte and keyspace in API v2), in requests, answers and errors alike;
-`codec` turns them into users' keys and back, at the edge. A `region` is whatever `find` and `group` return: callers hand
-it to `send` and never look into it. `RegionStale` (client.request_sender) says that keys must be located and grouped
-again; the wait for it has been slept.
+`codec` turns them into users' keys and back, at the edge. A `region` is whatever `find` and `group` return: callers
+hand it to `send` and never look into it. `RegionStale` (client.request_sender) says that keys must be located and
+grouped again; the wait for it has been slept.
 
 Answers come free of region errors. What a store says about keys (`error`, `errors`, `pairs[].error`) is left to the
-caller. `send` raises the TikvError that ends the call; for a request whose answer was lost, its outcome is UNDETERMINED.
+caller. `send` raises the TikvError that ends the call; for a request whose answer was lost, its outcome is
+UNDETERMINED.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ ItemT = TypeVar("ItemT")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What a request says in kvrpcpb.Context beyond the client's options. Immutable, hashable: make it once and keep it.
+    """What a request says in kvrpcpb.Context beyond the client's options. Immutable, hashable: make one and keep it.
 
     `replica_read`: None as the client's option says; writes always go to the leader. `stale_read`: any replica, no
-    read index; falls back to the leader by itself after DataIsNotReady. `max_execution_ms`: 0 as the deadline says.
+    read index; falls back to the leader by itself after DataIsNotReady.
     """
 
     isolation: int = 0
@@ -72,7 +73,7 @@ class TxnPiece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GcState:
-    """PD's word on garbage collection: no transaction below `txn_safe_point`; data below `gc_safe_point` may be gone."""
+    """PD's word on GC: no transaction reads below `txn_safe_point`; data below `gc_safe_point` may be gone."""
 
     txn_safe_point: int
     gc_safe_point: int
@@ -157,6 +158,23 @@ class TxnBackend(Protocol):
 
         Returns `bytes` (the value) or None (not found) where the answer holds nothing else, and the kvrpcpb.GetResponse
         for anything else (an error, or with `need_commit_ts`). `call` None: made only if the fast path fails.
+        """
+        ...
+
+    async def batch_get(
+        self,
+        region: Any,
+        keys: Sequence[bytes],
+        version: int,
+        call: Call,
+        context: RequestContext = DEFAULT_CONTEXT,
+        *,
+        need_commit_ts: bool = False,
+    ) -> Any:
+        """KvBatchGet of keys in one region (at least one), sent as `send` does.
+
+        Returns `(keys, values)`, two lists in the answer's order, where the answer holds nothing else and the backend
+        can tell cheaply; otherwise the kvrpcpb.BatchGetResponse.
         """
         ...
 

@@ -121,7 +121,7 @@ class ReadOptions:
     """Priority of the requests in the store's queues. None: the client's `priority`."""
 
     replica_read: ReplicaRead | None = field(
-        default=None, metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader"))
+        default=None, metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader", "closest"))
     )
     """Which replicas serve the reads. None: the client's `replica_read`."""
 
@@ -276,7 +276,7 @@ class TxnOptions:
     """Number that is kept with the writes and tells readers of the change log where they came from. 0: none."""
 
     replica_read: ReplicaRead | None = field(
-        default=None, metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader"))
+        default=None, metadata=_kind(_choice("leader", "follower", "mixed", "prefer_leader", "closest"))
     )
     """Which replicas serve the reads. None: the client's `replica_read`."""
 

@@ -1,0 +1,129 @@
+"""What raw and transactional data over the wire have in common: the caches, the sender, and the fast path for one key.
+
+Single keys take a *fast path* as long as nothing is amiss: the region is in the cache, its context bytes lie ready on
+the route to the leader, the leader's store is in good standing, and no ambient deadline shortens the RPC. Then a call
+is one look-up, one concatenation, one command on a channel, and a look at the answer's first byte. Whatever else
+happens falls through to the general loop (`request_sender`), which is told what was met, so that nothing is lost of
+the account of the write.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytikv.client.by_region import RegionMap
+from pytikv.client.cluster import Cluster
+from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, rpc_timeout_s
+from pytikv.client.deadline import current_deadline, effective
+from pytikv.client.region_cache import CachedRegion, Route
+from pytikv.client.request_sender import Call, RegionStale, RequestSender
+from pytikv.client.rpcs import Rpc
+from pytikv.codec.api import KeyCodec
+from pytikv.config import ClientConfig
+from pytikv.errors import ConnectionFailed, TikvError
+from pytikv.wire.errors import RpcError
+
+__all__ = ["ABOVE_ALL", "MAX_KEY_SIZE", "REGION_ERROR", "RemoteView", "Way"]
+
+MAX_KEY_SIZE: Final = 8192  # TiKV's default storage.max-key-size
+ABOVE_ALL: Final = b"\xff" * (MAX_KEY_SIZE + 1)
+"""A key above all that TiKV accepts: the upper end of a range in API v1, where the wire has no word for "unbounded"."""
+REGION_ERROR: Final = 0x0A
+"""The first byte of an answer with a region error (field 1)."""
+Way = tuple[CachedRegion, Route, bytes]
+_FRESH_S: Final = 15.0  # as store_cache.RE_RESOLVE_S: after that the general loop has the address looked at again
+
+
+class RemoteView:
+    """The data of a cluster as a client of one set of options sees it. State is shared through the cluster's caches."""
+
+    def __init__(self, cluster: Cluster, config: ClientConfig, codec: KeyCodec) -> None:
+        self.config = config
+        self._cluster = cluster
+        self._codec = codec
+        contexts = ContextMaker(config, codec, cluster.cluster_id)
+        self._sender = RequestSender(cluster.rt, config, contexts, cluster.pool, cluster.regions, cluster.stores)
+        self._map = RegionMap(cluster.rt, codec, cluster.regions, cluster.locator)
+        # What the fast path reads, one attribute deep.
+        self._now = cluster.rt.now
+        self._timeout_s = config.timeout
+        self._rpc_timeout_s = rpc_timeout_s(config)
+        self._region_key = codec.region_key if codec.is_memcomparable else None
+        self._find_cached = cluster.regions.locate
+        self._channel = cluster.pool.channel
+        self._contexts = contexts
+        self._context_key = contexts.key
+        self._reads_at_leader = config.replica_read == "leader"
+
+    async def close(self) -> None:
+        """Close the cluster's connections."""
+        await self._cluster.close()
+
+    def abandon(self, *, forked: bool) -> None:
+        """Let go of the cluster's connections."""
+        self._cluster.abandon(forked=forked)
+
+    def _call(self) -> Call:
+        return self._sender.call(effective(self._now(), self._timeout_s))
+
+    def _way(self, wire_key: bytes, now: float, extra: bytes = b"") -> Way | None:
+        """Return the region, the route to its leader and the context if the fast path is open for a key."""
+        encode = self._region_key
+        region = self._find_cached(wire_key if encode is None else encode(wire_key), now)
+        if region is None:
+            return None
+        ambient = current_deadline()
+        if ambient is not None and ambient - now < self._rpc_timeout_s:
+            return None
+        route = region.leader
+        store = route.store
+        if store.failures or now - store.resolved_at >= _FRESH_S or not store.address:
+            return None
+        if extra:
+            return region, route, self._contexts.kept(region.meta, route, extra)
+        return region, route, route.contexts.get(self._context_key) or self._contexts.kept(region.meta, route)
+
+    async def _send_fast(self, rpc: Rpc, slot: int, wire_key: bytes, body: bytes) -> bytes:
+        """Send a command for one key to the leader, on the fast path if it is open; returns the answer's bytes."""
+        now = self._now()
+        way = self._way(wire_key, now)
+        if way is None:
+            return await self._send_key(rpc, wire_key, body, self._call())
+        deadline = now + self._rpc_timeout_s
+        try:
+            channel = await self._channel(way[1].store.address, deadline)
+            data = await channel.batch(slot, way[2] + body, deadline)
+        except (RpcError, ConnectionFailed) as error:
+            return await self._go_on(rpc, wire_key, body, way, error)
+        if data and data[0] == REGION_ERROR:
+            return await self._go_on(rpc, wire_key, body, way, data)
+        return data
+
+    async def _go_on(
+        self, rpc: Rpc, wire_key: bytes, body: bytes, way: Way, met: Exception | bytes, extra: Extra = NO_EXTRA
+    ) -> bytes:
+        """Leave the fast path for the general loop, which is told what was met: a failure, or a region error."""
+        call = self._call()
+        await self._digest(rpc, way, met, call)
+        return await self._send_key(rpc, wire_key, body, call, extra)
+
+    async def _digest(self, rpc: Rpc, way: Way, met: Exception | bytes, call: Call) -> None:
+        """Tell the general loop what was met on the fast path."""
+        region, route, _ = way
+        if isinstance(met, bytes):
+            await self._sender.take(rpc, region, route.peer, met, call)
+        elif isinstance(met, RpcError):
+            await self._sender.take_failure(rpc, route.peer, met, call)
+
+    async def _send_key(self, rpc: Rpc, wire_key: bytes, body: bytes, call: Call, extra: Extra = NO_EXTRA) -> bytes:
+        """Send a request for one key by the general loop."""
+        try:
+            while True:
+                region = await self._map.find(wire_key, call)
+                try:
+                    return await self._sender.send(rpc, region, body, call, extra)
+                except RegionStale:
+                    continue
+        except TikvError as error:
+            call.settle(error)
+            raise
