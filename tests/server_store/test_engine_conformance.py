@@ -30,6 +30,32 @@ def test_get_put_delete(engine: Engine) -> None:
     assert engine.getter("default")(b"k") is None
 
 
+def test_seeker_is_a_fast_first(engine: Engine) -> None:
+    pairs = fill(engine)
+    first = engine.seeker("default")
+    for key in [*KEYS, b"a\x01", b"zz"]:
+        assert first(key) == engine.first("default", key) == next(pair for pair in pairs if pair[0] >= key)
+    assert first(b"\xff" * 10) is engine.first("default", b"\xff" * 10) is None
+    engine.close()
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - each engine's own
+        first(b"a")
+    assert "closed" in str(engine.error(raised.value))
+    with pytest.raises(StorageError, match="closed"):
+        engine.seeker("default")
+
+
+def test_a_scan_keeps_its_place_when_a_cursor_moves_in_between(engine: Engine) -> None:
+    pairs = fill(engine)
+    snapshot = engine.snapshot()
+    cursor = snapshot.cursor("default")
+    seen = []
+    for pair in snapshot.scan("default"):
+        seen.append(pair)
+        assert cursor.seek_to_last()
+        assert list(snapshot.scan("default", b"aa", b"b")) == [pairs[KEYS.index(b"aa")]]
+    assert seen == pairs
+
+
 def test_empty_value_is_a_value(engine: Engine) -> None:
     engine.put("default", b"", b"")
     assert engine.get("default", b"") == b""

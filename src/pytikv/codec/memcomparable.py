@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = ["decode", "decode_border", "encode", "encode_border"]
 
 _GROUP = 8
+_SHORT = 64
 _PADDING = [b"\x00" * n + bytes([0xFF - n]) for n in range(_GROUP + 1)]
 
 
@@ -25,6 +26,12 @@ def encode(data: bytes) -> bytes:
     """
     size = len(data)
     whole = size - size % _GROUP
+    if size < _SHORT:
+        # Most keys: appending beats a list and a join.
+        encoded = b""
+        for i in range(0, whole, _GROUP):
+            encoded += data[i : i + _GROUP] + b"\xff"
+        return encoded + data[whole:] + _PADDING[_GROUP - (size - whole)]
     parts = [data[i : i + _GROUP] + b"\xff" for i in range(0, whole, _GROUP)]
     parts.append(data[whole:] + _PADDING[_GROUP - (size - whole)])
     return b"".join(parts)

@@ -166,8 +166,12 @@ class Engine(Reader, Protocol):
         """Return the fastest `get` of one column family. It raises what the engine raises: map it with `error`."""
         ...
 
+    def seeker(self, cf: str) -> Callable[[bytes], tuple[bytes, bytes] | None]:
+        """Return the fastest `first` of one column family. It raises as a `getter` does."""
+        ...
+
     def error(self, exception: Exception) -> Exception:
-        """Return the StorageError that says what `exception` of a `getter` means."""
+        """Return the StorageError that says what `exception` of a `getter` or `seeker` means."""
         ...
 
     def multi_get(self, cf: str, keys: Sequence[bytes]) -> list[bytes | None]:

@@ -57,6 +57,16 @@ class _View:
         chunk = self.chunks[at]
         return chunk.values[i] if i < len(chunk.keys) and chunk.keys[i] == key else None
 
+    def first(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the first pair at or above `key`."""
+        at, i = self.locate(key)
+        while i == len(self.chunks[at].keys):
+            at, i = at + 1, 0
+            if at == len(self.chunks):
+                return None
+        chunk = self.chunks[at]
+        return chunk.keys[i], chunk.values[i]
+
 
 def _empty_view() -> _View:
     return _View([b""], [_Chunk([], [], None)])
@@ -310,6 +320,18 @@ class MemoryEngine:
 
         return get
 
+    def seeker(self, cf: str) -> Callable[[bytes], tuple[bytes, bytes] | None]:
+        """Return the `first` of one column family."""
+        table = self._table(cf)
+
+        def first(key: bytes) -> tuple[bytes, bytes] | None:
+            with self._lock:
+                if self._is_closed:
+                    raise StorageError("the engine is closed")
+                return table.view.first(key)
+
+        return first
+
     def error(self, exception: Exception) -> Exception:
         """Return `exception`: what is raised here is a StorageError already."""
         return exception
@@ -328,14 +350,7 @@ class MemoryEngine:
     def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the first pair at or above `key`."""
         with self._lock:
-            view = self._table(cf).view
-            at, i = view.locate(key)
-            while i == len(view.chunks[at].keys):
-                at, i = at + 1, 0
-                if at == len(view.chunks):
-                    return None
-            chunk = view.chunks[at]
-            return chunk.keys[i], chunk.values[i]
+            return self._table(cf).view.first(key)
 
     def _share(self, cf: str) -> _View:
         with self._lock:

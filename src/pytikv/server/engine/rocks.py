@@ -231,8 +231,11 @@ class _Snapshot:
     def scan(
         self, cf: str, start_key: bytes = b"", end_key: bytes = b"", *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        cursor = self.cursor(cf, start_key, end_key)
-        return _walk(cursor, reverse)
+        if reverse:
+            return _walk(self.cursor(cf, start_key, end_key), reverse)
+        if cf not in self._views:
+            raise self._closed(cf)
+        return _walk_up(self._views[cf], self._path, start_key, end_key)
 
     def close(self) -> None:
         self._snapshots = {}
@@ -245,6 +248,27 @@ def _walk(cursor: _Cursor, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
     while found:
         yield cursor.key(), cursor.value()
         found = step()
+
+
+def _walk_up(view: _View, path: str, start_key: bytes, end_key: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Iterate upwards. No cursor in between halves the cost of imports, checksums, exports and scans."""
+    it, token = view.it, object()
+    key, value, step = it.key, it.value, it.next
+    it.seek(start_key)
+    view.user = token
+    at = key()
+    while at is not None and not (end_key and at >= end_key):
+        yield at, value()
+        if view.user is not token:  # a cursor has moved it since
+            it.seek(at)
+            view.user = token
+        step()
+        at = key()
+    if at is None:
+        try:
+            it.status()
+        except Exception as error:
+            raise _mapped(error, path) from error
 
 
 class RocksEngine:
@@ -285,8 +309,23 @@ class RocksEngine:
         """Return rocksdict's own `get`."""
         return self._source(cf).get
 
+    def seeker(self, cf: str) -> Callable[[bytes], tuple[bytes, bytes] | None]:
+        """Return `first` without what guards it."""
+        iterator = self._source(cf).iter
+
+        def first(key: bytes) -> tuple[bytes, bytes] | None:
+            it = iterator()
+            it.seek(key)
+            found = it.key()
+            if found is not None:
+                return found, it.value()
+            it.status()
+            return None
+
+        return first
+
     def error(self, exception: Exception) -> Exception:
-        """Return the StorageError for an exception of a `getter`."""
+        """Return the StorageError for an exception of a `getter` or `seeker`."""
         return _mapped(exception, self.path)
 
     def get(self, cf: str, key: bytes) -> bytes | None:
@@ -311,15 +350,9 @@ class RocksEngine:
     def first(self, cf: str, key: bytes) -> tuple[bytes, bytes] | None:
         """Return the first pair at or above `key`."""
         try:
-            it = self._cfs[cf].iter()
-            it.seek(key)
-            if it.valid():
-                return it.key(), it.value()
-            it.status()
+            return self.seeker(cf)(key)
         except Exception as error:
-            self._source(cf)
             raise _mapped(error, self.path) from error
-        return None
 
     def snapshot(self) -> Snapshot:
         """Return a snapshot of the data column families, all taken while no write is under way."""
@@ -343,25 +376,10 @@ class RocksEngine:
         self, cf: str, start_key: bytes = b"", end_key: bytes = b"", *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over `[start_key, end_key)`."""
-        it = self._iter(cf)
+        view = _View(self._iter(cf))
         if reverse:
-            return _walk(_Cursor(_View(it), self.path, start_key, end_key), reverse)
-        return self._walk_up(it, start_key, end_key)
-
-    def _walk_up(self, it: RdictIter, start_key: bytes, end_key: bytes) -> Iterator[tuple[bytes, bytes]]:
-        # The way of imports, checksums and exports: no cursor in between halves the cost.
-        valid, key, value, step = it.valid, it.key, it.value, it.next
-        it.seek(start_key)
-        while valid():
-            at = key()
-            if end_key and at >= end_key:
-                return
-            yield at, value()
-            step()
-        try:
-            it.status()
-        except Exception as error:
-            raise _mapped(error, self.path) from error
+            return _walk(_Cursor(view, self.path, start_key, end_key), reverse)
+        return _walk_up(view, self.path, start_key, end_key)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
