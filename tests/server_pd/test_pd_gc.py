@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytikv.server.pd.errors import PdError
-from pytikv.server.pd.gc import GC_WORKER, GcStates
+from pytikv.server.pd.gc import GC_WORKER, Barrier, GcStates
 
 FOREVER = (1 << 63) - 1
 
@@ -53,6 +53,40 @@ def test_gc_safe_point():
     with pytest.raises(PdError, match="current value: 5, given: 8, current txn safe point: 7") as refused:
         gc.update_gc_safe_point(8)
     assert refused.value.type is None
+
+
+def test_the_newer_calls_speak_of_the_same_states():
+    gc = GcStates()
+    assert gc.set_barrier("br", 9, 100, 100) == Barrier("br", 9, 200)
+    assert gc.update_service("old", 50, 20, 100).safe_point == 0
+    assert [b.service_id for b in gc.barriers(100)] == ["br", "old"]
+    moved = gc.advance_txn_safe_point(12, 100)
+    assert (moved.old, moved.new, moved.blocker) == (0, 9, Barrier("br", 9, 200))
+    assert gc.delete_barrier("br", 100) == Barrier("br", 9, 200)
+    assert gc.delete_barrier("br", 100) is None
+    assert gc.delete_barrier("old", 200) is None, "its time is over"
+    moved = gc.advance_txn_safe_point(12, 100)
+    assert (moved.old, moved.new, moved.blocker) == (9, 12, None)
+    assert gc.advance_gc_safe_point(12).new == gc.gc_safe_point == 12
+    assert gc.set_barrier("forever", 12, FOREVER, 100).expires_at_s == FOREVER
+
+
+def test_the_newer_calls_refuse_where_the_old_ones_keep_silent():
+    gc = GcStates()
+    gc.advance_txn_safe_point(10, 100)
+    gc.advance_gc_safe_point(8)
+    for refused, name in (
+        (lambda: gc.advance_txn_safe_point(9, 100), "ErrDecreasingTxnSafePoint"),
+        (lambda: gc.advance_gc_safe_point(7), "ErrDecreasingGCSafePoint"),
+        (lambda: gc.advance_gc_safe_point(11), "ErrGCSafePointExceedsTxnSafePoint"),
+        (lambda: gc.set_barrier("b", 9, 10, 100), "ErrGCBarrierTSBehindTxnSafePoint"),
+        (lambda: gc.set_barrier("b", 10, 0, 100), "ttl"),
+        (lambda: gc.set_barrier(GC_WORKER, 10, 10, 100), "ErrReservedGCBarrierID"),
+        (lambda: gc.delete_barrier("", 100), "barrierID"),
+    ):
+        with pytest.raises(PdError, match=name):
+            refused()
+    assert (gc.txn_safe_point, gc.gc_safe_point, gc.barriers(100)) == (10, 8, [])
 
 
 @given(

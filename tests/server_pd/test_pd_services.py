@@ -168,6 +168,40 @@ def test_safe_points(with_server):
     with_server(body)
 
 
+def test_gc_states_and_barriers(with_server):
+    async def body(calls):
+        barrier = await calls.pd(
+            "SetGCBarrier", pdpb.SetGCBarrierRequest(barrier_id="br", barrier_ts=9, ttl_seconds=60)
+        )
+        assert (barrier.new_barrier_info.barrier_id, barrier.new_barrier_info.barrier_ts) == ("br", 9)
+        assert 58 <= barrier.new_barrier_info.ttl_seconds <= 60
+        moved = await calls.pd("AdvanceTxnSafePoint", pdpb.AdvanceTxnSafePointRequest(target=12))
+        assert (moved.old_txn_safe_point, moved.new_txn_safe_point) == (0, 9)
+        assert "br" in moved.blocker_description
+        moved = await calls.pd("AdvanceGCSafePoint", pdpb.AdvanceGCSafePointRequest(target=7))
+        assert (moved.old_gc_safe_point, moved.new_gc_safe_point) == (0, 7)
+        assert (await calls.pd("GetGCSafePoint", pdpb.GetGCSafePointRequest())).safe_point == 7
+        deleted = await calls.pd("DeleteGCBarrier", pdpb.DeleteGCBarrierRequest(barrier_id="br"))
+        assert deleted.deleted_barrier_info.barrier_ts == 9
+        again = await calls.pd("DeleteGCBarrier", pdpb.DeleteGCBarrierRequest(barrier_id="br"))
+        assert not again.HasField("deleted_barrier_info")
+        for name, request, text in (
+            ("AdvanceTxnSafePoint", pdpb.AdvanceTxnSafePointRequest(target=8), "ErrDecreasingTxnSafePoint"),
+            ("AdvanceGCSafePoint", pdpb.AdvanceGCSafePointRequest(target=10), "ErrGCSafePointExceedsTxnSafePoint"),
+            ("SetGCBarrier", pdpb.SetGCBarrierRequest(barrier_id="b", barrier_ts=8, ttl_seconds=1), "Behind"),
+            (
+                "AdvanceTxnSafePoint",
+                pdpb.AdvanceTxnSafePointRequest(target=99, keyspace_scope=pdpb.KeyspaceScope(keyspace_id=1)),
+                "ErrGCOnInvalidKeyspace",
+            ),
+        ):
+            error = (await calls.pd(name, request)).header.error
+            assert error.type == pdpb.UNKNOWN
+            assert text in error.message
+
+    with_server(body)
+
+
 def test_keyspaces(with_server):
     async def body(calls):
         async def load(name):

@@ -9,7 +9,10 @@ up to the lowest barrier. Every answer names ``gc_worker``, except that one whic
 A barrier below the txn safe point is not taken, silently; so is a GC safe point below the present one. Barriers whose
 time is over are dropped whenever they are looked at, so that they cannot come back with a clock that jumps.
 
-Source: PD pkg/gc/gc_state_manager.go (the compatible calls), server/gc_service.go. Pure: `now_s` comes in, what must
+The newer interface names the same states: a barrier is what the old one calls a service's safe point. It refuses where
+the old one keeps silent: a target below the present one, a barrier below the txn safe point.
+
+Source: PD pkg/gc/gc_state_manager.go, server/gc_service.go. Pure: `now_s` comes in, what must
 be persisted is the object's `dump`. Not safe for threads. Limit: MAX_BARRIERS.
 """
 
@@ -21,7 +24,7 @@ from typing import Final
 
 from pytikv.server.pd.errors import PdError
 
-__all__ = ["GC_WORKER", "MAX_BARRIERS", "Barrier", "GcStates", "ServiceSafePoint"]
+__all__ = ["GC_WORKER", "MAX_BARRIERS", "Advance", "Barrier", "GcStates", "ServiceSafePoint"]
 
 GC_WORKER: Final = "gc_worker"
 MAX_BARRIERS: Final = 10_000
@@ -46,6 +49,15 @@ class ServiceSafePoint:
     ttl_s: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Advance:
+    """How far a safe point moved; `blocker` is the barrier that held it below its target."""
+
+    old: int
+    new: int
+    blocker: Barrier | None = None
+
+
 class GcStates:
     """The safe points of the cluster (one state for all keyspaces, as PD has by default)."""
 
@@ -63,32 +75,67 @@ class GcStates:
         """Set or (TTL 0 or less) remove a service's safe point. Raises PdError for what PD refuses."""
         if service_id == GC_WORKER:
             return self._advance_txn_safe_point(ttl_s, safe_point, now_s)
-        if not service_id:
-            raise PdError("[PD:common:ErrInvalidArgument]invalid argument barrierID, value ")
-        barriers = self.barriers(now_s)
+        _check_barrier_id(service_id)
         if ttl_s <= 0:
             self._barriers.pop(service_id, None)
         elif safe_point >= self.txn_safe_point:
-            if len(barriers) >= MAX_BARRIERS and service_id not in self._barriers:
-                raise PdError(f"more than {MAX_BARRIERS} service safe points")
-            self._barriers[service_id] = Barrier(service_id, safe_point, min(now_s + ttl_s, _FOREVER_S))
+            self._put_barrier(Barrier(service_id, safe_point, min(now_s + ttl_s, _FOREVER_S)), now_s)
         return ServiceSafePoint(GC_WORKER, self.txn_safe_point, _FOREVER_S - now_s)
+
+    def _put_barrier(self, barrier: Barrier, now_s: int) -> None:
+        if len(self.barriers(now_s)) >= MAX_BARRIERS and barrier.service_id not in self._barriers:
+            raise PdError(f"more than {MAX_BARRIERS} service safe points")
+        self._barriers[barrier.service_id] = barrier
 
     def _advance_txn_safe_point(self, ttl_s: int, target: int, now_s: int) -> ServiceSafePoint:
         if ttl_s != _FOREVER_S:
             raise PdError("TTL of gc_worker's service safe point must be infinity")
-        if target < self.txn_safe_point:
+        advance = self.advance_txn_safe_point(target, now_s)
+        holder = GC_WORKER if advance.blocker is None else advance.blocker.service_id
+        return ServiceSafePoint(holder, advance.new, _FOREVER_S - now_s)
+
+    def advance_txn_safe_point(self, target: int, now_s: int) -> Advance:
+        """Raise the txn safe point to `target`, or to the lowest barrier below. Raises PdError for a lower target."""
+        old = self.txn_safe_point
+        if target < old:
             raise PdError(
                 "[PD:gc:ErrDecreasingTxnSafePoint]trying to update txn safe point to a smaller value, "
-                f"current value: {self.txn_safe_point}, given: {target}"
+                f"current value: {old}, given: {target}"
             )
         lowest = next(iter(self.barriers(now_s)), None)
-        held = lowest is not None and lowest.ts < target
-        if held and lowest is not None:
-            self.txn_safe_point = max(self.txn_safe_point, lowest.ts)
-            return ServiceSafePoint(lowest.service_id, self.txn_safe_point, _FOREVER_S - now_s)
-        self.txn_safe_point = target
-        return ServiceSafePoint(GC_WORKER, target, _FOREVER_S - now_s)
+        blocker = lowest if lowest is not None and lowest.ts < target else None
+        self.txn_safe_point = target if blocker is None else max(old, blocker.ts)
+        return Advance(old, self.txn_safe_point, blocker)
+
+    def advance_gc_safe_point(self, target: int) -> Advance:
+        """Raise the GC safe point. Raises PdError for a target that is lower, or above the txn safe point."""
+        old = self.gc_safe_point
+        if target < old:
+            raise PdError(
+                "[PD:gc:ErrDecreasingGCSafePoint]trying to update GC safe point to a smaller value, "
+                f"current value: {old}, given: {target}"
+            )
+        return Advance(old, self.update_gc_safe_point(target))
+
+    def set_barrier(self, barrier_id: str, ts: int, ttl_s: int, now_s: int) -> Barrier:
+        """Set a barrier, or move it. Raises PdError for a reserved name, no TTL, a time below the txn safe point."""
+        if ttl_s <= 0:
+            raise PdError(f"[PD:common:ErrInvalidArgument]invalid argument ttl, value {ttl_s}")
+        _check_barrier_id(barrier_id)
+        if ts < self.txn_safe_point:
+            raise PdError(
+                f"[PD:gc:ErrGCBarrierTSBehindTxnSafePoint]trying to set a GC barrier on ts {ts} which is already "
+                f"behind the txn safe point {self.txn_safe_point}"
+            )
+        barrier = Barrier(barrier_id, ts, min(now_s + ttl_s, _FOREVER_S))
+        self._put_barrier(barrier, now_s)
+        return barrier
+
+    def delete_barrier(self, barrier_id: str, now_s: int) -> Barrier | None:
+        """Remove a barrier and return it; None when there was none. Raises PdError for a reserved name."""
+        _check_barrier_id(barrier_id)
+        self.barriers(now_s)
+        return self._barriers.pop(barrier_id, None)
 
     def update_gc_safe_point(self, target: int) -> int:
         """Raise the GC safe point to `target` and return the present one. Raises PdError above the txn safe point."""
@@ -117,3 +164,13 @@ class GcStates:
             states.gc_safe_point = fields["gc_safe_point"]
             states._barriers = {b["service_id"]: Barrier(**b) for b in fields["barriers"]}
         return states
+
+
+def _check_barrier_id(barrier_id: str) -> None:
+    if barrier_id == GC_WORKER:
+        raise PdError(
+            f"[PD:gc:ErrReservedGCBarrierID]trying to set a GC barrier with a barrier ID that is reserved, "
+            f"id: {barrier_id}"
+        )
+    if not barrier_id:
+        raise PdError("[PD:common:ErrInvalidArgument]invalid argument barrierID, value ")

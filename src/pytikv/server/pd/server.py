@@ -25,7 +25,7 @@ from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.locks import mutex
 from pytikv.server.pd import storage as keys
 from pytikv.server.pd.errors import PdError
-from pytikv.server.pd.gc import GcStates, ServiceSafePoint
+from pytikv.server.pd.gc import Advance, Barrier, GcStates, ServiceSafePoint
 from pytikv.server.pd.ids import IdAllocator
 from pytikv.server.pd.keyspaces import DEFAULT_KEYSPACE, Keyspaces
 from pytikv.server.pd.oracle import TimestampOracle
@@ -225,6 +225,25 @@ class PdServer:
         """Set or remove what a service holds back. Writes the disk. Raises PdError for what PD refuses."""
         now_s = int(self._time())
         return self._change_gc(lambda states: states.update_service(service_id, ttl_s, safe_point, now_s))
+
+    def advance_txn_safe_point(self, target: int) -> Advance:
+        """Raise the txn safe point as far as barriers allow. Writes the disk. Raises PdError for a lower target."""
+        now_s = int(self._time())
+        return self._change_gc(lambda states: states.advance_txn_safe_point(target, now_s))
+
+    def advance_gc_safe_point(self, target: int) -> Advance:
+        """Raise the GC safe point. Writes the disk. Raises PdError: lower, or above the txn safe point."""
+        return self._change_gc(lambda states: states.advance_gc_safe_point(target))
+
+    def set_gc_barrier(self, barrier_id: str, ts: int, ttl_s: int) -> Barrier:
+        """Set or move a barrier. Writes the disk. Raises PdError for what PD refuses."""
+        now_s = int(self._time())
+        return self._change_gc(lambda states: states.set_barrier(barrier_id, ts, ttl_s, now_s))
+
+    def delete_gc_barrier(self, barrier_id: str) -> Barrier | None:
+        """Remove a barrier and return it, None if there is none. Writes the disk. Raises PdError."""
+        now_s = int(self._time())
+        return self._change_gc(lambda states: states.delete_barrier(barrier_id, now_s))
 
     def _change_gc(self, change: Callable[[GcStates], _T]) -> _T:
         with self._writer:

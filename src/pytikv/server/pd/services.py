@@ -2,7 +2,7 @@
 
 What is not here answers UNIMPLEMENTED, on which clients fall back (client-go: GetGCState to etcd's Range,
 BatchScanRegions to ScanRegions). Scattering does nothing, as there is nowhere to scatter to, and is always finished.
-Sources: PD server/grpc_service.go, gc_service.go, keyspace_service.go.
+GC is in `gc_service`, regions are in `region_service`. Sources: PD server/grpc_service.go, keyspace_service.go.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pytikv.rt.interface import Runtime
 from pytikv.server.health import health_routes
 from pytikv.server.pd.edge import Edge
 from pytikv.server.pd.errors import PdError
+from pytikv.server.pd.gc_service import gc_routes
 from pytikv.server.pd.members import etcd_routes, members
 from pytikv.server.pd.region_service import region_routes
 from pytikv.server.pd.server import PdServer
@@ -33,7 +34,7 @@ def pd_routes(rt: Runtime, pd: PdServer) -> dict[bytes, Route]:
         b"/pdpb.PD/Tso": Streaming(TsoService(rt, pd).open),
         **_cluster_routes(edge, pd),
         **region_routes(edge, pd),
-        **_gc_routes(edge, pd),
+        **gc_routes(edge, pd),
         **_keyspace_routes(edge, pd),
         **etcd_routes(pd),
         **health_routes(),
@@ -111,60 +112,6 @@ def _scatter_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
         b"/pdpb.PD/ScatterRegion": edge.unary(pdpb.ScatterRegionRequest, pdpb.ScatterRegionResponse, scatter_region),
         b"/pdpb.PD/GetOperator": edge.unary(pdpb.GetOperatorRequest, pdpb.GetOperatorResponse, get_operator),
     }
-
-
-def _gc_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
-    def get_gc_safe_point(request: pdpb.GetGCSafePointRequest) -> pdpb.GetGCSafePointResponse:
-        return pdpb.GetGCSafePointResponse(safe_point=pd.gc_states.gc_safe_point)
-
-    def update_gc_safe_point(request: pdpb.UpdateGCSafePointRequest) -> pdpb.UpdateGCSafePointResponse:
-        return pdpb.UpdateGCSafePointResponse(new_safe_point=pd.update_gc_safe_point(request.safe_point))
-
-    def update_service(
-        request: pdpb.UpdateServiceGCSafePointRequest,
-    ) -> pdpb.UpdateServiceGCSafePointResponse:
-        service_id = request.service_id.decode("utf-8", "surrogateescape")
-        lowest = pd.update_service_gc_safe_point(service_id, request.TTL, request.safe_point)
-        return pdpb.UpdateServiceGCSafePointResponse(
-            service_id=lowest.service_id.encode("utf-8", "surrogateescape"),
-            TTL=lowest.ttl_s,
-            min_safe_point=lowest.safe_point,
-        )
-
-    def get_gc_state(request: pdpb.GetGCStateRequest) -> pdpb.GetGCStateResponse:
-        return _gc_state(pd, request)
-
-    unary = edge.unary
-    return {
-        b"/pdpb.PD/GetGCSafePoint": unary(pdpb.GetGCSafePointRequest, pdpb.GetGCSafePointResponse, get_gc_safe_point),
-        b"/pdpb.PD/UpdateGCSafePoint": unary(
-            pdpb.UpdateGCSafePointRequest, pdpb.UpdateGCSafePointResponse, update_gc_safe_point, writes=True
-        ),
-        b"/pdpb.PD/UpdateServiceGCSafePoint": unary(
-            pdpb.UpdateServiceGCSafePointRequest, pdpb.UpdateServiceGCSafePointResponse, update_service, writes=True
-        ),
-        b"/pdpb.PD/GetGCState": unary(pdpb.GetGCStateRequest, pdpb.GetGCStateResponse, get_gc_state),
-    }
-
-
-def _gc_state(pd: PdServer, request: pdpb.GetGCStateRequest) -> pdpb.GetGCStateResponse:
-    """Answer with the one state that all keyspaces share; PD names the null keyspace as its scope."""
-    states, now_s = pd.gc_states, int(pd.now_s())
-    barriers = [] if request.exclude_gc_barriers else states.barriers(now_s)
-    response = pdpb.GetGCStateResponse(
-        gc_state=pdpb.GCState(
-            keyspace_scope=pdpb.KeyspaceScope(keyspace_id=0xFFFFFFFF),
-            txn_safe_point=states.txn_safe_point,
-            gc_safe_point=states.gc_safe_point,
-            gc_barriers=[
-                pdpb.GCBarrierInfo(barrier_id=b.service_id, barrier_ts=b.ts, ttl_seconds=b.expires_at_s - now_s)
-                for b in barriers
-            ],
-        )
-    )
-    if request.include_global_gc_barriers:
-        response.global_gc_barriers.SetInParent()
-    return response
 
 
 def _keyspace_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:
