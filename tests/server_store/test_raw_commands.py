@@ -28,6 +28,7 @@ from pytikv.server.storage.errors import (
     TtlNotEnabled,
 )
 from pytikv.server.storage.raw import RawStorage, open_raw
+from pytikv.server.storage.raw_codec import v2_data_key
 from pytikv.types import KeyRange
 
 V1, V1TTL, V2 = ApiVersion.V1, ApiVersion.V1TTL, ApiVersion.V2
@@ -236,6 +237,20 @@ def test_cleanup_keeps_what_is_above_the_safe_point() -> None:
     raw.put(b"rk", b"3")
     assert raw.cleanup_step(safe_point=101) is None
     assert [value for _, value in engine.scan("default")] == [b"3\x00", b"2\x00"]
+
+
+def test_cleanup_leaves_transactional_values_alone(engine: Engine) -> None:
+    raw = opened(engine, V2)
+    theirs = [(v2_data_key(b"x\0\0\0k", ts), b"value of a transaction") for ts in (9, 5)]
+    for key, value in theirs:
+        engine.put("default", key, value)
+    raw.put(b"rk", b"1")
+    raw.put(b"rk", b"2")
+    position: bytes | None = b""
+    while position is not None:
+        position = raw.cleanup_step(position, limit=2, safe_point=10_000)
+    assert list(engine.scan("default", b"x")) == theirs
+    assert sum(1 for _ in engine.scan("default", b"", b"x")) == 1
 
 
 def test_cleanup_of_v1ttl(engine: Engine) -> None:

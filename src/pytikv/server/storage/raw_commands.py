@@ -51,6 +51,8 @@ class RawStorage:
     """The commands; what differs between the modes is in the subclasses, below. Make one with `raw.open_raw`."""
 
     api_version: ApiVersion
+    _cleaned: tuple[bytes, bytes] = (b"", b"")
+    """The range of the default family that cleaning may touch: what belongs to raw keys."""
 
     def __init__(self, engine: Engine, now_s: Callable[[], float], causal_ts: Callable[[], int]) -> None:
         self.engine = engine
@@ -238,7 +240,8 @@ class RawStorage:
 
     def _take(self, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         entries: list[tuple[bytes, bytes]] = []
-        for data_key, stored in self.engine.scan(CF_DEFAULT, start):
+        low, high = self._cleaned
+        for data_key, stored in self.engine.scan(CF_DEFAULT, max(start, low), high):
             if len(entries) >= limit:
                 return entries, data_key
             entries.append((data_key, stored))

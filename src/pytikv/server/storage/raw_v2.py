@@ -28,6 +28,7 @@ class RawStorageV2(RawStorage):
     """API v2: every write is a new version under a causal timestamp; deletions are versions, too."""
 
     api_version = ApiVersion.V2
+    _cleaned = (b"r", b"s")  # values of transactions lie beside it, and are versions of another kind
 
     def _cf(self, cf: str) -> str:
         if cf:
