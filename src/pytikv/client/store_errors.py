@@ -1,5 +1,7 @@
 """What a store's plain error texts mean: raw answers carry no error codes, only text, and this is where it is read.
 
+Answers about transactions have kinds of error, and one of them is again a text (`abort`).
+
 The texts are those of TiKV (components/error_code and src/storage/errors.rs; the conformance scenarios hold each one).
 A text without a rule becomes a `ServerError` that quotes it. Texts may hold keys in hex; they are left out where keys
 are to be redacted.
@@ -7,7 +9,15 @@ are to be redacted.
 
 from __future__ import annotations
 
-from pytikv.errors import ConfigError, InvalidArgument, ServerError, TikvError, UnsupportedByServer, format_key
+from pytikv.errors import (
+    ConfigError,
+    InvalidArgument,
+    ServerError,
+    TikvError,
+    TransactionAborted,
+    UnsupportedByServer,
+    format_key,
+)
 
 __all__ = ["raw_error"]
 
@@ -26,12 +36,16 @@ _RULES: tuple[tuple[str, type[TikvError], str], ...] = (
     ("key mode mismatched", ConfigError, "the key lies outside of what API v2 allows here"),
     ("invalidkeymode", ConfigError, "the key lies outside of what API v2 allows here"),
     ("invalidkeyrangemode", ConfigError, "the range lies outside of what API v2 allows here"),
+    ("keytoolarge", InvalidArgument, "the store's limit is storage.max-key-size"),
+    ("pessimisticlocknotfound", TransactionAborted, "its lock is gone: run the transaction again"),
+    ("pessimisticlockrolledback", TransactionAborted, "its lock was rolled back: run the transaction again"),
+    ("locktypenotmatch", TransactionAborted, "its lock is gone: run the transaction again"),
     ("coprocessor plugin is disabled", UnsupportedByServer, "the store runs without coprocessor plugins"),
 )
 
 
 def raw_error(text: str) -> TikvError:
-    """Return the error for the text of a raw answer. The store refused: nothing was applied."""
+    """Return the error for a text in an answer. The store refused: nothing was applied."""
     lowered = text.lower()
     shown = text if format_key(b"") != "?" else "the store refused the request (its text is hidden: keys are redacted)"
     for mark, kind, remedy in _RULES:
