@@ -15,6 +15,7 @@ import contest
 import harness
 import measures
 import report
+import txn_measures
 from report import Line
 
 
@@ -82,6 +83,24 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
 
         return run
 
+    trips: dict[str, int] = {}
+
+    def round_trips() -> list[Line]:
+        lines, counted = txn_measures.round_trips()
+        trips.update(counted)
+        return lines
+
+    def transactions(arrangement: str) -> Callable[[], list[Line]]:
+        def run() -> list[Line]:
+            try:
+                with txn_measures.network(effort, arrangement) as net:
+                    lines = txn_measures.reads(net) + txn_measures.transactions(net, trips)
+                    return lines + (txn_measures.begins(net) if arrangement == harness.ALL_CORES else [])
+            except harness.Unavailable as error:
+                return [Line(f"transactions, {arrangement}", skipped=str(error))]
+
+        return run
+
     return {
         f"client, {harness.ONE_CORE}": over_network(harness.ONE_CORE),
         f"client, {harness.ALL_CORES}": over_network(harness.ALL_CORES),
@@ -89,6 +108,12 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "region cache": lambda: measures.region_cache(effort),
         "our server": lambda: measures.our_server(effort),
         "import": lambda: measures.imports(effort),
+        "round trips": round_trips,
+        f"transactions, {harness.ONE_CORE}": transactions(harness.ONE_CORE),
+        f"transactions, {harness.ALL_CORES}": transactions(harness.ALL_CORES),
+        "embedded transactions": lambda: txn_measures.embedded(effort),
+        "transactions, our server": lambda: txn_measures.our_server(effort),
+        "leftover locks": lambda: txn_measures.leftover_locks(effort),
     }
 
 

@@ -26,8 +26,11 @@ KEY_COUNT = 10_000
 KEY_STRIDE = 100_000_000 // KEY_COUNT
 VALUE = bytes(random.Random(1).randbytes(100))
 BATCH = 100
+TXN_KEYS = 1_000
+"""Keys of a large transaction, and of a batch over regions."""
 IN_FLIGHT = 64
 THREADS = 16
+BEGIN_THREADS = 100
 
 Case = Callable[[int], Any]
 
@@ -52,10 +55,22 @@ def take(n: int) -> Iterator[bytes]:
     return itertools.islice(itertools.cycle(KEYS), n)
 
 
+def passes(n: int) -> Iterator[int]:
+    """`n` in parts of at most all keys: a snapshot that reads no key twice cannot answer from what it has read."""
+    for done in range(0, n, KEY_COUNT):
+        yield min(KEY_COUNT, n - done)
+
+
 def batches(n: int) -> Iterator[list[bytes]]:
     """`n` batches of `BATCH` keys."""
     keys = itertools.cycle(KEYS)
     return (list(itertools.islice(keys, BATCH)) for _ in range(n))
+
+
+def pairs_of_a_transaction(number: int) -> dict[bytes, bytes]:
+    """What the `number`-th large transaction writes: the same keys, all of one region, other values."""
+    value = b"%010d" % number + VALUE[10:]
+    return {key_of(i): value for i in range(TXN_KEYS)}
 
 
 def in_threads(count: int, n: int, get: Callable[[bytes], Any]) -> float:
