@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, DELETE, PUT, WriteBatch
+from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, WriteBatch
 from pytikv.server.mvcc.keys import data_key
-from pytikv.server.mvcc.records import Lock, Write, decode_lock
+from pytikv.server.mvcc.records import Lock, Write
 
 __all__ = ["MvccTxn", "OnePcLock", "ReleasedLock"]
 
@@ -44,11 +44,12 @@ class OnePcLock(NamedTuple):
 class MvccTxn:
     """The changes of one command on behalf of the transaction `start_ts`."""
 
-    __slots__ = ("batch", "locks_for_1pc", "memory_locks", "new_locks", "released", "start_ts")
+    __slots__ = ("_pending", "batch", "locks_for_1pc", "memory_locks", "new_locks", "released", "start_ts")
 
     def __init__(self, start_ts: int) -> None:
         self.start_ts = start_ts
         self.batch = WriteBatch()
+        self._pending: dict[bytes, Lock | None] = {}
         self.released: list[ReleasedLock] = []
         self.new_locks: list[tuple[bytes, Lock]] = []
         """Locks on keys that had none, for the deadlock edges of those who wait."""
@@ -66,10 +67,12 @@ class MvccTxn:
         if is_new:
             self.new_locks.append((key, lock))
         self.batch.put(CF_LOCK, key, lock.encode())
+        self._pending[key] = lock
 
     def unlock(self, key: bytes, lock: Lock, *, commit_ts: int = 0) -> ReleasedLock:
         """Remove the whole lock record of `key`; `commit_ts` when it was committed."""
         self.batch.delete(CF_LOCK, key)
+        self._pending[key] = None
         return self.release(key, lock, commit_ts=commit_ts)
 
     def release(self, key: bytes, lock: Lock, *, commit_ts: int = 0) -> ReleasedLock:
@@ -80,12 +83,8 @@ class MvccTxn:
 
     def pending_lock(self, key: bytes) -> tuple[bool, Lock | None]:
         """Return whether this command changes the lock of `key`, and to what (None: it removes it)."""
-        for kind, cf, changed, value in reversed(self.batch.modifies):
-            if cf == CF_LOCK and changed == key:
-                if kind == PUT:
-                    return True, decode_lock(value)
-                if kind == DELETE:
-                    return True, None
+        if key in self._pending:
+            return True, self._pending[key]
         return False, None
 
     def put_value(self, key: bytes, start_ts: int, value: bytes) -> None:
@@ -117,6 +116,7 @@ class MvccTxn:
     def clear(self) -> None:
         """Forget all changes: the command fails as a whole."""
         self.batch = WriteBatch()
+        self._pending.clear()
         self.released.clear()
         self.new_locks.clear()
         self.locks_for_1pc.clear()
