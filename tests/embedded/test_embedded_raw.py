@@ -193,7 +193,7 @@ def test_writes_of_one_loop_share_flushes(tmp_path) -> None:
 
 
 def test_cleaning_bounds_the_garbage(monkeypatch) -> None:
-    monkeypatch.setattr("pytikv.embedded._CLEAN_EVERY", 64)
+    monkeypatch.setattr("pytikv.embedded_store._CLEAN_EVERY", 64)
     with pytikv.RawClient.connect("embedded://:memory:") as kv:
         store = kv._core._backend._store
         store.clean_at = 64
