@@ -20,11 +20,9 @@ timestamps come from the owner. Safe for threads as far as the engine is.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from pytikv.rt.locks import mutex
 from pytikv.server.engine.interface import CF_DEFAULT, Engine, WriteBatch
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.crc64 import crc64
@@ -34,16 +32,19 @@ from pytikv.server.storage.errors import (
     RaftEntryTooLarge,
     TtlLenNotEqualsToPairs,
 )
+from pytikv.server.storage.latches import Latches
+from pytikv.server.storage.limits import (
+    CHANGE_OVERHEAD_BYTES,
+    ENTRY_OVERHEAD_BYTES,
+    MAX_ENTRY_BYTES,
+    MAX_KEY_BYTES,
+    check_entry,
+)
 from pytikv.types import Checksum, CompareAndSwap, KeyRange
 
 __all__ = ["MAX_ENTRY_BYTES", "MAX_KEY_BYTES", "RawStorage", "seconds_left"]
 
-MAX_KEY_BYTES: Final = 8 * 1024
-MAX_ENTRY_BYTES: Final = 8 * 1024 * 1024
-_ENTRY_OVERHEAD_BYTES: Final = 64  # of a Raft command around its changes
-_CHANGE_OVERHEAD_BYTES: Final = 16  # around one key and value
-_LATCHES: Final = 64
-_ROOM_BYTES: Final = MAX_ENTRY_BYTES - _ENTRY_OVERHEAD_BYTES - _CHANGE_OVERHEAD_BYTES
+_ROOM_BYTES: Final = MAX_ENTRY_BYTES - ENTRY_OVERHEAD_BYTES - CHANGE_OVERHEAD_BYTES
 _EVERYTHING: Final = KeyRange(b"", b"")
 
 
@@ -58,7 +59,7 @@ class RawStorage:
         self.engine = engine
         self._now_s = now_s
         self._causal_ts = causal_ts
-        self._latches = [mutex() for _ in range(_LATCHES)]
+        self._latches = Latches()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class RawStorage:
             raise RaftEntryTooLarge(len(value) + len(key), MAX_ENTRY_BYTES)
         stored = self._encode(value, ttl_s)
         if for_cas:
-            with self._latch(key):
+            with self._latches.hold((key,)):
                 return self.engine.put(family, self._data_key(key), stored)
         return self.engine.put(family, self._data_key(key), stored)
 
@@ -143,7 +144,7 @@ class RawStorage:
             if len(key) > MAX_KEY_BYTES and not for_cas:
                 raise KeyTooLarge(len(key), MAX_KEY_BYTES)
             batch.put(family, data_key(key), encode(value, ttl_s))
-        with self._latch_all([key for key, _ in pairs] if for_cas else ()):
+        with self._latches.hold([key for key, _ in pairs] if for_cas else ()):
             return self._write(batch)
 
     def delete(self, key: bytes, *, cf: str = "", for_cas: bool = False) -> int:
@@ -151,7 +152,7 @@ class RawStorage:
         family = self._cf(cf)
         if len(key) > MAX_KEY_BYTES and not for_cas:
             raise KeyTooLarge(len(key), MAX_KEY_BYTES)
-        with self._latch_all((key,) if for_cas else ()):
+        with self._latches.hold((key,) if for_cas else ()):
             return self._delete_one(family, key)
 
     def batch_delete(self, keys: Sequence[bytes], *, cf: str = "", for_cas: bool = False) -> int:
@@ -164,7 +165,7 @@ class RawStorage:
             if len(key) > MAX_KEY_BYTES and not for_cas:
                 raise KeyTooLarge(len(key), MAX_KEY_BYTES)
             self._add_delete(batch, family, key)
-        with self._latch_all(keys if for_cas else ()):
+        with self._latches.hold(keys if for_cas else ()):
             return self._write(batch)
 
     def delete_range(self, lower: bytes, upper: bytes, *, cf: str = "", within: KeyRange = _EVERYTHING) -> int:
@@ -190,7 +191,7 @@ class RawStorage:
         size_bytes = len(key) + len(stored or b"")
         if size_bytes > _ROOM_BYTES:
             raise RaftEntryTooLarge(size_bytes, MAX_ENTRY_BYTES)
-        with self._latch(key):
+        with self._latches.hold((key,)):
             previous = self.get(key, cf)
             if previous != expected:
                 return CompareAndSwap(False, previous), 0
@@ -215,20 +216,8 @@ class RawStorage:
 
     # --- what the modes share -----------------------------------------------------------------------------------------
 
-    def _latch(self, key: bytes) -> contextlib.AbstractContextManager[object]:
-        return self._latches[hash(key) % _LATCHES]
-
-    @contextlib.contextmanager
-    def _latch_all(self, keys: Iterable[bytes]) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for slot in sorted({hash(key) % _LATCHES for key in keys}):  # one order for all: no deadlock
-                stack.enter_context(self._latches[slot])
-            yield
-
     def _write(self, batch: WriteBatch) -> int:
-        size_bytes = batch.size_bytes + len(batch) * _CHANGE_OVERHEAD_BYTES + _ENTRY_OVERHEAD_BYTES
-        if size_bytes > MAX_ENTRY_BYTES:
-            raise RaftEntryTooLarge(size_bytes, MAX_ENTRY_BYTES)
+        check_entry(batch)
         return self.engine.write(batch)
 
     def _clip(self, lower: bytes, upper: bytes, within: KeyRange) -> tuple[bytes, bytes]:
