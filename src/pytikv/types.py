@@ -10,7 +10,18 @@ import datetime
 import enum
 from typing import Final, NamedTuple
 
-__all__ = ["KEEP", "Checksum", "CompareAndSwap", "Keep", "KeyRange", "Peer", "Region", "Store", "Timestamp"]
+__all__ = [
+    "KEEP",
+    "Checksum",
+    "CompareAndSwap",
+    "Keep",
+    "KeyRange",
+    "Peer",
+    "Region",
+    "Store",
+    "Timestamp",
+    "Versioned",
+]
 
 _LOGICAL_BITS = 18
 MAX_TIMESTAMP: Final = (1 << 64) - 1
@@ -75,6 +86,13 @@ class CompareAndSwap(NamedTuple):
 
     swapped: bool
     previous: bytes | None
+
+
+class Versioned(NamedTuple):
+    """A value, and the timestamp at which it was committed."""
+
+    value: bytes
+    commit_ts: Timestamp
 
 
 class Checksum(NamedTuple):
