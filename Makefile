@@ -43,8 +43,8 @@ type: $(STAMP) ## mypy --strict and pyright
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-sim: $(STAMP) ## Seeded simulations (ARGS="--seeds 1000")
-	$(BIN)/python -m pytikv.testing.simulate $(ARGS)
+sim: $(STAMP) ## Seeded simulations of raw data and transactions (SEEDS=1000, ARGS="--kind txn")
+	$(BIN)/python -m pytikv.testing.simulate $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 bench: $(STAMP) ## Measure against the floor and the other Python clients (ARGS=--quick)
 	$(BIN)/python benchmarks/run.py $(ARGS)

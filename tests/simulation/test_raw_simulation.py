@@ -136,11 +136,11 @@ def test_client_that_calls_a_lost_write_not_applied_is_found(monkeypatch: pytest
 
 
 def test_command_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate.main(["--seeds", "4", "--jobs", "1", "--json"]) == 0
+    assert simulate.main(["--kind", "raw", "--seeds", "4", "--jobs", "1", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["seeds"], record["failed"]) == (4, [])
-    assert record["totals"]["ok"] > 100
-    assert simulate.main(["--seeds", "1"]) == 0
+    assert record["totals"]["raw ok"] > 100
+    assert simulate.main(["--kind", "raw", "--seeds", "1"]) == 0
     assert "1 seeds in" in capsys.readouterr().out
 
 
@@ -149,12 +149,12 @@ def test_command_prints_a_failing_seed_that_replays(
 ) -> None:
     monkeypatch.setattr(kv_service.KvService, "_note_pending", lambda self, request, ticket: None)
     monkeypatch.setattr(kv_service.KvService, "_gated", lambda self, key, body: body)
-    assert simulate.main(["--seeds", str(MUTANT_SEEDS), "--jobs", "1"]) == 1
+    assert simulate.main(["--kind", "raw", "--seeds", str(MUTANT_SEEDS), "--jobs", "1"]) == 1
     out, err = capsys.readouterr()
-    assert "FAILED: seeds " in out
+    assert "FAILED: seeds raw " in out
     replay = next(line for line in err.splitlines() if line.startswith("replay: "))
     seed = replay.rsplit(" ", 1)[1]
-    assert simulate.main(["--seed", seed, "--history"]) == 1
+    assert simulate.main(["--kind", "raw", "--seed", seed, "--history"]) == 1
     out, err = capsys.readouterr()
     assert "violation" in err
     assert "digest" in err

@@ -408,7 +408,7 @@ class MemoryEngine:
         assert self._keep_durable, "made without keep_durable"
         with self._lock:
             self._is_closed = True
-            survivor = MemoryEngine(keep_durable=True)
+            survivor = type(self)(keep_durable=True)
             survivor._tables = {cf: _Table(view) for cf, view in self._durable.items()}
             survivor.flush()
             return survivor

@@ -80,6 +80,7 @@ class Anomaly(enum.Enum):
     FIRST_COMMITTER = "first committer did not win", Level.SNAPSHOT_ISOLATION
     TIMESTAMPS = "impossible timestamps", Level.SNAPSHOT_ISOLATION
     REAL_TIME = "real time broken", Level.SNAPSHOT_ISOLATION
+    STORE = "the store's records disagree", Level.READ_COMMITTED
     G2_ITEM = "G2-item (write skew)", Level.SERIALIZABLE
     LOCKED_SKEW = "skew between snapshot and locking reads", Level.NONE
 
