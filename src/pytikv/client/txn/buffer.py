@@ -1,25 +1,27 @@
 """What a transaction has written and not yet committed: sorted entries with flags, stages that can be undone.
 
-An *entry* says what the transaction does to one key: `PUT` with a value, `DELETE`, or `NONE` (nothing, though the key may
-be locked), and carries flags. Entries are immutable; every change replaces one, so that the undo journal and open views
-simply keep the old one. Keys are users' keys.
+An *entry* says what the transaction does to one key: `PUT` with a value, `DELETE`, or `NONE` (nothing, though the key
+may be locked), and carries flags. Entries are immutable; every change replaces one, so that the undo journal and open
+views simply keep the old one. Keys are users' keys.
 
-*Flags.* `MUST_NOT_EXIST`: the first write was an insert; it stays when the key is written again or deleted, because what
-the store must find stays the same. `LOCKED`, `LOCKED_SHARED`, `LOCKED_EXISTS`, `LOCKED_ABSENT`: what is known of a lock;
-these four outlive an undone stage, because the lock does. `ASSERT_EXIST`, `ASSERT_NOT_EXIST`: what the store checks at
-prewrite.
+*Flags.* `MUST_NOT_EXIST`: the first write was an insert; it stays when the key is written again or deleted, because
+what the store must find stays the same. `LOCKED`, `LOCKED_SHARED`, `LOCKED_EXISTS`, `LOCKED_ABSENT`: what is known of a
+lock; these four outlive an undone stage, because the lock does. `ASSERT_EXIST`, `ASSERT_NOT_EXIST`: what the store
+checks at prewrite.
 
-*Stages.* `stage()` opens one, `release` keeps its writes, `undo` puts back every entry that was there when it was opened.
-They nest; closing one closes those inside it. An undone new key leaves an entry with nothing in it: keys never leave, so
-an open view finds its place again.
+*Stages.* `stage()` opens one, `release` keeps its writes, `undo` puts back every entry that was there when it was
+opened. They nest; closing one closes those inside it. An undone new key leaves an entry with nothing in it: keys never
+leave, so an open view finds its place again.
 
-*Views.* A scan walks over a `BufferView`: the buffer as it was when the view was made. A later write hands its old entry
-to each open view before it takes effect. So a loop that writes while it scans ends, and sees what it saw when it began.
+*Views.* A scan walks over a `BufferView`: the buffer as it was when the view was made. A later write hands its old
+entry to each open view before it takes effect. So a loop that writes while it scans ends, and sees what it saw when it
+began.
 
 *Limits.* A key, an entry and the whole are bounded; what would pass a limit is refused and changes nothing. A key of
 65,535 bytes is the most that client-go's buffer takes; stores refuse less than that by their own option.
 
-Sources of the flags' meaning: client-go kv/keyflags.go, internal/unionstore/memdb_art.go. Belongs to one task at a time.
+Sources of the flags' meaning: client-go kv/keyflags.go, internal/unionstore/memdb_art.go. Belongs to one task at a
+time.
 """
 
 from __future__ import annotations
@@ -97,9 +99,9 @@ class WriteBuffer:
         return len(self._entries)
 
     @property
-    def is_staged(self) -> bool:
-        """Whether a stage is open."""
-        return bool(self._stages)
+    def stages(self) -> int:
+        """How many stages are open."""
+        return len(self._stages)
 
     def get(self, key: bytes) -> Entry | None:
         """Return the entry of `key`, None where the key was never touched."""
@@ -152,8 +154,9 @@ class WriteBuffer:
     def _replace(self, key: bytes, old: Entry, new: Entry) -> None:
         if self._stages:
             self._stages[-1].setdefault(key, old)
-        for view in self._views:
-            view.keep(key, old)
+        if self._views:
+            for view in self._views:
+                view.keep(key, old)
         if key not in self._entries:
             self._unsorted.append(key)
         self._entries[key] = new
@@ -164,10 +167,9 @@ class WriteBuffer:
         """Forget all entries; those of open views stay with them. An error while a stage is open."""
         if self._stages:
             raise RuntimeError("a stage is open")
-        for key, entry in self._entries.items():
-            for view in self._views:
-                view.keep(key, entry)
         for view in self._views:
+            for key, entry in self._entries.items():
+                view.keep(key, entry)
             view.detach(self.sorted_keys())
         self._entries, self._sorted, self._unsorted = {}, [], []
         self._views = weakref.WeakSet()
