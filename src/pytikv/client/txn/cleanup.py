@@ -28,18 +28,10 @@ from pytikv.client.txn.key_errors import key_error
 from pytikv.errors import TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
-__all__ = [
-    "CLEANUP_S",
-    "COMMIT_SECONDARIES_S",
-    "commit_keys",
-    "commit_request",
-    "release_locks",
-    "resolve_range",
-    "roll_back_keys",
-]
+__all__ = ["commit_keys", "commit_request", "release_locks", "resolve_range", "roll_back_keys"]
 
-COMMIT_SECONDARIES_S: Final = 41.0
-CLEANUP_S: Final = 20.0
+_COMMIT_SECONDARIES_S: Final = 41.0
+_CLEANUP_S: Final = 20.0
 _RESOLVE_CONCURRENCY: Final = 8
 
 logger: Final = logging.getLogger("pytikv")
@@ -80,7 +72,7 @@ async def commit_keys(
             logger.error("transaction %d is committed, but a store refused some of its keys", start_ts)
             raise key_error(response.error, backend.codec, start_ts)
 
-    await over_keys(backend, keys, backend.call(backend.rt.now() + COMMIT_SECONDARIES_S), send)
+    await over_keys(backend, keys, backend.call(backend.rt.now() + _COMMIT_SECONDARIES_S), send)
 
 
 async def roll_back_keys(backend: TxnBackend, keys: Sequence[bytes], start_ts: int, context: RequestContext) -> None:
@@ -92,7 +84,7 @@ async def roll_back_keys(backend: TxnBackend, keys: Sequence[bytes], start_ts: i
         if response.HasField("error"):
             raise key_error(response.error, backend.codec, start_ts)
 
-    await over_keys(backend, keys, backend.call(backend.rt.now() + CLEANUP_S), send)
+    await over_keys(backend, keys, backend.call(backend.rt.now() + _CLEANUP_S), send)
 
 
 async def release_locks(
@@ -111,17 +103,17 @@ async def release_locks(
         for error in response.errors:
             raise key_error(error, backend.codec, start_ts)
 
-    await over_keys(backend, keys, call or backend.call(backend.rt.now() + CLEANUP_S), send)
+    await over_keys(backend, keys, call or backend.call(backend.rt.now() + _CLEANUP_S), send)
 
 
 async def resolve_range(
     backend: TxnBackend, start_key: bytes, end_key: bytes, start_ts: int, commit_ts: int, context: RequestContext
 ) -> None:
-    """Commit (`commit_ts` 0: roll back) all locks of a transaction in a range of wire keys. Raises the first failure."""
+    """Commit (`commit_ts` 0: roll back) the locks of a transaction in a range of wire keys. Raises the first failure."""
     errors: list[TikvError] = []
 
     async def one(piece: TxnPiece) -> None:
-        call = backend.call(backend.rt.now() + COMMIT_SECONDARIES_S)
+        call = backend.call(backend.rt.now() + _COMMIT_SECONDARIES_S)
         request = kvrpcpb.ResolveLockRequest(start_version=start_ts, commit_version=commit_ts)
         try:
             response = await backend.send(KV_RESOLVE_LOCK, piece.region, request, call, context)
@@ -133,7 +125,7 @@ async def resolve_range(
             errors.append(error)
 
     async def divide(low: bytes, high: bytes) -> None:
-        pieces = await backend.pieces(low, high, backend.call(backend.rt.now() + COMMIT_SECONDARIES_S))
+        pieces = await backend.pieces(low, high, backend.call(backend.rt.now() + _COMMIT_SECONDARIES_S))
         await run_bounded(backend.rt, [partial(one, piece) for piece in pieces], _RESOLVE_CONCURRENCY)
 
     await divide(start_key, end_key)

@@ -173,9 +173,7 @@ class Committer:
         later, others might commit what this client calls failed."""
         age_s = self._backend.rt.now() - self._begun_s
         if age_s > _AGE_MAX_S:
-            raise TransactionAborted(
-                f"the transaction began {age_s / 3600:.0f} hours ago, 24 are the most: run it again"
-            )
+            raise TransactionAborted(f"the transaction began {age_s / 3600:.0f} hours ago; at most 24 are allowed")
 
     async def _choose_protocol(self, call: Call) -> None:
         terms, options = self._terms, self._options
@@ -233,9 +231,7 @@ class Committer:
         waiting = Backoffer(backend.rt, backend.rt.now() + options.commit_wait_timeout_ms / 1000)
         waiting.deadline = min(waiting.deadline, call.backoffer.deadline)
         while now_ts <= until:
-            await waiting.backoff(
-                backoff.COMMIT_TS_LAG, f"PD's time is still {until - now_ts} behind commit_wait_until"
-            )
+            await waiting.backoff(backoff.COMMIT_TS_LAG, "PD's time lies behind commit_wait_until")
             now_ts = await backend.timestamp(call.backoffer.deadline)
         return now_ts
 
@@ -350,7 +346,7 @@ class Committer:
 
     def _undetermined(self, error: TikvError) -> CommitUndetermined:
         return CommitUndetermined(
-            f"the answer to the commit of transaction {self._terms.start_ts} was lost: it may have been applied or not; "
+            f"the answer to the commit of transaction {self._terms.start_ts} was lost: it may have been applied; "
             f"read before acting. Cause: {error}"
         )
 

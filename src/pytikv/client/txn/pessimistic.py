@@ -271,7 +271,7 @@ class PessimisticLocks:
         op = kvrpcpb.SharedPessimisticLock if wish.is_shared else kvrpcpb.PessimisticLock
         assertion = kvrpcpb.NotExist if wish.must_not_exist else kvrpcpb.Assertion.Value("None")
         for key in batch:
-            request.mutations.add(op=op, key=key, assertion=assertion)  # type: ignore[arg-type]
+            request.mutations.add(op=op, key=key, assertion=assertion)
         return request
 
     def _read(

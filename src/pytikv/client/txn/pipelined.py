@@ -166,7 +166,7 @@ class Pipeline:
             assertion_level=self._level,  # type: ignore[arg-type]  # the stub knows the enum's members only
         )
         for op, key, value, assertion, _, _ in batch:
-            request.mutations.add(op=op, key=key, value=value, assertion=assertion)  # type: ignore[arg-type]
+            request.mutations.add(op=op, key=key, value=value, assertion=assertion)
         return request
 
     async def _on_errors(self, errors: Sequence[kvrpcpb.KeyError], call: Call) -> None:

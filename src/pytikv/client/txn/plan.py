@@ -148,7 +148,7 @@ def _op(entry: Entry, is_pessimistic: bool) -> int | None:
 
 
 def broken_assertion(items: Iterable[tuple[bytes, Entry]]) -> tuple[bytes, int] | None:
-    """Return the first key whose assertion contradicts what locking it told, with the assertion; None if there is none."""
+    """Return the first key whose assertion contradicts what locking it told, with the assertion."""
     for key, entry in items:
         flags = entry.flags
         if flags & ASSERT_EXIST and flags & LOCKED_ABSENT:
@@ -164,7 +164,7 @@ def is_committed(mutation: Mutation) -> bool:
 
 
 def choose_primary(mutations: Sequence[Mutation], locked_first: bytes | None) -> bytes:
-    """Return the primary (wire form) of mutations, at least one. `locked_first`: the key that locks point to already."""
+    """Return the primary (wire form) of mutations, at least one. `locked_first`: what locks point to already."""
     if locked_first is not None:
         return locked_first
     for mutation in mutations:
@@ -294,7 +294,7 @@ def prewrite_request(terms: Terms, batch: Sequence[Mutation], txn_size: int) -> 
     )
     add = request.mutations.add
     for op, key, value, assertion, _, _ in batch:
-        add(op=op, key=key, value=value, assertion=assertion)  # type: ignore[arg-type]
+        add(op=op, key=key, value=value, assertion=assertion)
     if terms.for_update_ts:
         request.pessimistic_actions.extend(mutation.action for mutation in batch)  # type: ignore[misc]
         for index, mutation in enumerate(batch):

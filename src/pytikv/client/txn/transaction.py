@@ -82,7 +82,7 @@ logger: Final = logging.getLogger("pytikv")
 class AsyncTransaction:
     """A transaction; made by `AsyncTransactionClient.begin`. See the module for its life and its errors.
 
-    Keys and values are bytes, ranges half-open `[start, end)` with None or `b""` unbounded. Belongs to one task at a time.
+    Keys and values are bytes, ranges half-open `[start, end)` with None or `b""` unbounded. For one task at a time.
     """
 
     __slots__ = (
@@ -247,7 +247,7 @@ class AsyncTransaction:
 
         Lazy: pages of `batch_size` (1 to 10240) pairs are fetched as the iteration reaches them. What this transaction
         wrote before the first pair is asked for is in it, what it writes later is not. `limit` bounds the number of
-        pairs (None: all); with `keys_only` every value is `b""`. Not available once a pipelined transaction has flushed.
+        pairs (None: all); with `keys_only` every value is `b""`. Not for pipelined transactions that have flushed.
         """
         return _iterate(self._scan(start, end, limit, reverse, keys_only, batch_size))
 
@@ -340,9 +340,7 @@ class AsyncTransaction:
     async def _write(self, key: bytes, value: bytes | None, *, must_not_exist: bool = False) -> None:
         buffer = self._buffer
         if self._pipeline is not None and value == b"":
-            raise InvalidArgument(
-                "a pipelined transaction cannot write an empty value: delete the key, or write a byte"
-            )
+            raise InvalidArgument("a pipelined transaction cannot write an empty value: delete the key")
         buffer.check(key, value or b"")
         if self._locks is not None:
             await self._lock([key], LockWish(must_not_exist=must_not_exist))
