@@ -91,7 +91,7 @@ def prewrite_all(
 def flush_all(
     txn: MvccTxn, reader: MvccReader, props: TransactionProperties, mutations: Sequence[Mutation], generation: int
 ) -> PrewriteResult:
-    """Prewrite mutations of a pipelined transaction. A key with a lock of this generation or a later one is passed over.
+    """Prewrite a pipelined transaction. A key with a lock of this generation or a later one is passed over.
 
     Of `props` matter start_ts, primary, lock_ttl_ms, assertion_level, is_retry_request, txn_source. Raises MvccError.
     """
