@@ -60,6 +60,9 @@ GOOD: dict[str, TxnHistory] = {
     "locking reads are newer than the snapshot": history(
         [("a", X, 1), ("a", Y, 2)], [("l", X, []), ("L", Y, [2]), ("a", Y, 3)], [("l", Y, [2, 3])], pessimistic=True
     ),
+    "pessimistic transactions write without reading": history(
+        [("l", X, []), ("w", Y, 1)], [("a", X, 2), ("r", Y, 1), ("w", Y, 3)], pessimistic=True
+    ),
 }
 
 BAD: dict[str, tuple[Anomaly, TxnHistory]] = {

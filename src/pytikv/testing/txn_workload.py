@@ -136,7 +136,8 @@ class TxnProcess:
                     else:
                         assert balance(old) == amount
                 await self._commit(txn, record)
-                return
+                if txn.outcome is Outcome.APPLIED:
+                    return
 
     async def read_all(self) -> None:
         """Read every key once, by a scan and by gets: with all faults over, this must succeed."""
@@ -168,7 +169,7 @@ class TxnProcess:
             await self._read_some(snapshot, record)
         self._history.committed(record)
 
-    async def _read_some(self, source: Any, record: Txn) -> None:
+    async def _read_some(self, source: Any, record: Txn, *, scans: bool = True) -> None:
         rng = self._rng
         keys: Sequence[bytes] = rng.choice(
             [
@@ -181,7 +182,7 @@ class TxnProcess:
         how = rng.random()
         if how < 0.4:
             await self._get(source, record, rng.choice(keys))
-        elif how < 0.7:
+        elif how < 0.7 or not scans:
             found = await source.batch_get(keys)
             for key in keys:
                 self._note_read(record, key, found.get(key))
@@ -222,12 +223,12 @@ class TxnProcess:
         if options["pessimistic"]:
             options["fair_locking"] = rng.random() < 0.3
         elif rng.random() < workload.pipelined_share:
-            options["pipelined"] = True
+            options |= {"pipelined": True, "flush_keys": 1, "flush_bytes": 1}  # every write is sent at once
         return options
 
     async def _transact(self) -> None:
         options = self._draw_options()
-        note = " ".join(name for name, on in options.items() if on and name != "pessimistic")
+        note = " ".join(name for name, on in options.items() if on is True and name != "pessimistic")
         record = self._history.begin(
             self._number, pessimistic=options["pessimistic"], causal=options["causal"], note=note
         )
@@ -237,7 +238,7 @@ class TxnProcess:
         inserted: list[tuple[int, Op]] = []
         try:
             for _ in range(self._rng.randint(1, 4)):
-                await self._step(txn, record, inserted, pipelined=options.get("pipelined", False))
+                await self._step(txn, record, inserted, is_pipelined="pipelined" in options)
             if self._rng.random() < 0.08 or self._rt.now() - began > _MAX_AGE_S:
                 await txn.rollback()
                 self._history.aborted(record)
@@ -250,13 +251,15 @@ class TxnProcess:
             raise
         await self._commit(txn, record, inserted)
 
-    async def _step(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]], *, pipelined: bool) -> None:
+    async def _step(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]], *, is_pipelined: bool) -> None:
+        """Do one thing. Pipelined transactions neither scan nor lock, and have no savepoints."""
         rng = self._rng
-        if rng.random() < 0.3:
-            await self._read_some(txn, record)
+        how = rng.random()
+        if how < 0.3:
+            await self._read_some(txn, record, scans=not is_pipelined)
             return
-        if not pipelined and rng.random() < 0.1:
-            await self._undone(txn, record)
+        if how < 0.4 and not is_pipelined:
+            await (self._undone if rng.random() < 0.5 else self._lock)(txn, record)
             return
         what = rng.choices((self._append, self._change_register, self._transfer), self._workload.weights)[0]
         await what(txn, record, inserted)
@@ -299,8 +302,6 @@ class TxnProcess:
             return
         if how < 0.6:
             await self._read_for_update(txn, record, key)
-        if how > 0.9:
-            await txn.lock_keys([rng.choice(self._workload.registers())])
         await self._write(txn, record, key, next(self._workload.elements))
 
     async def _transfer(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]]) -> None:
@@ -312,12 +313,17 @@ class TxnProcess:
         await self._write(txn, record, source, f"{have - amount}#{next(self._workload.elements)}")
         await self._write(txn, record, target, f"{other + amount}#{next(self._workload.elements)}")
 
+    async def _lock(self, txn: Any, record: Txn) -> None:
+        """Lock some keys that may or may not be written later."""
+        keys = self._rng.sample(self._workload.names(), 2)
+        await txn.lock_keys(keys, **({"wait": self._rng.choice([None, 0, 0.1])} if record.pessimistic else {}))
+
     async def _undone(self, txn: Any, record: Txn) -> None:
         """Write within a savepoint that is rolled back: nobody may ever see it."""
         with contextlib.suppress(_Undo):
             async with txn.savepoint():
-                for key in self._rng.sample(self._workload.registers(), 1):
-                    await txn.put(key, self._encode(key, next(self._workload.elements)))
+                key = self._rng.choice(self._workload.registers())
+                await txn.put(key, self._encode(key, next(self._workload.elements)))
                 raise _Undo
 
     # --- the end ------------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ Edges (Adya 1999): *ww*, the target's version follows the source's; *wr*, the ta
 (anti-dependency), the source read a version and the target wrote the next one; *rt*, the source had ended before the
 target began, as the recorder's moments say.
 
-A pessimistic transaction with locking reads has two nodes, its *snapshot* (plain reads, as of start_ts) and its *end*
-(locking reads and writes, as of commit_ts, since locks are held until then), with a *start* edge in between: TiKV
-promises each of the two by itself, and that one is before the other. All other transactions are one node.
+A pessimistic transaction has two nodes, its *snapshot* (plain reads, as of start_ts) and its *end* (locking reads and
+writes, as of commit_ts, since locks are held until then), with a *start* edge in between: TiKV promises each of the two
+by itself, and that one is before the other. All other transactions are one node.
 
 Transactions that did not take effect read a snapshot nevertheless: their plain reads stay in the graph, as a node that
 wrote nothing. Their locking reads are left out, for a lock may have been lost in between, which is why they ended.
@@ -53,7 +53,7 @@ class Graph:
         self.txns = {txn.number: txn for txn in history}
         self.edges: dict[int, list[Edge]] = {}
         self._visible = seen.visible
-        self._split = {s.txn.number for s in seen.reads if s.locked and s.txn.number in seen.visible}
+        self._split = {txn.number for txn in history if txn.pessimistic and txn.number in seen.visible}
         for number in sorted(self._split):
             self.add(Edge(START, 2 * number, 2 * number + 1))
 
