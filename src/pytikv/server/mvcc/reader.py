@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from pytikv.errors import StorageError, format_key
 from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, Cursor, Reader
 from pytikv.server.mvcc.keys import TS_BYTES, TS_MAX, data_key, wire_key
-from pytikv.server.mvcc.records import Lock, Write, WriteType, decode_lock, decode_write
+from pytikv.server.mvcc.records import Lock, LockType, Write, WriteType, decode_lock, decode_write
 
 __all__ = ["SEEK_BOUND", "CommitKind", "CommitRecord", "MvccReader", "OverlappedWrite"]
 
@@ -80,7 +80,7 @@ class MvccReader:
     def load_lock(self, key: bytes) -> Lock | None:
         """Return the lock of `key`, the container when the locks are shared."""
         data = self._reader.get(CF_LOCK, key)
-        return None if data is None else self._decode_lock(key, data)
+        return None if data is None else self.decode_lock(key, data)
 
     def scan_locks(
         self, start: bytes, end: bytes, matches: Callable[[bytes, Lock], bool], limit: int = 0
@@ -93,7 +93,7 @@ class MvccReader:
         found: list[tuple[bytes, Lock]] = []
         count = 0
         for key, data in self._reader.scan(CF_LOCK, start, end):
-            lock = self._decode_lock(key, data)
+            lock = self.decode_lock(key, data)
             if lock.is_shared:
                 members = tuple([member for member in lock.members if matches(key, member)])
                 if members:
@@ -106,7 +106,8 @@ class MvccReader:
                 return found, key + b"\x00"
         return found, None
 
-    def _decode_lock(self, key: bytes, data: bytes) -> Lock:
+    def decode_lock(self, key: bytes, data: bytes) -> Lock:
+        """Decode the lock record of `key`. Raises StorageError naming the key."""
         try:
             return decode_lock(data)
         except StorageError as error:
@@ -119,7 +120,7 @@ class MvccReader:
         found = self._seek(key, ts)
         if found is None:
             return None
-        return found, self._decode_write(key, found, self._cursor().value())
+        return found, self.decode_write(key, found, self._cursor().value())
 
     def get_write(self, key: bytes, ts: int, gc_fence_limit: int | None = None) -> tuple[int, Write] | None:
         """Return the PUT that is visible at `ts` and its commit_ts; None when there is none, or a DELETE.
@@ -150,7 +151,7 @@ class MvccReader:
         data = self._reader.get(CF_WRITE, data_key(key, change_ts))
         if data is None:
             return None  # collected
-        change = self._decode_write(key, change_ts, data)
+        change = self.decode_write(key, change_ts, data)
         if change.write_type not in (WriteType.PUT, WriteType.DELETE):
             raise StorageError(f"damaged write record of key {_show(key)}: last_change_ts {change_ts} is no change")
         return change_ts, change
@@ -163,6 +164,12 @@ class MvccReader:
         if value is None:
             raise StorageError(f"the value of key {_show(key)} at start_ts {write.start_ts} is missing")
         return value
+
+    def locked_value(self, key: bytes, lock: Lock) -> bytes | None:
+        """Return the value that `lock` will commit; None: it deletes, or changes nothing. Raises as `load_value`."""
+        if lock.lock_type is not LockType.PUT:
+            return None
+        return self.load_value(key, Write(WriteType.PUT, lock.start_ts, lock.short_value))
 
     def load_long_value(self, key: bytes, start_ts: int) -> bytes | None:
         """Return what ``default`` holds for one transaction's write of `key`."""
@@ -200,6 +207,10 @@ class MvccReader:
             yield found
             found = self.seek_write(key, found[0] - 1) if found[0] else None
 
+    def has_records(self, start: bytes, end: bytes) -> bool:
+        """Tell whether ``write`` holds any record in `[start, end)`, both with or without timestamps."""
+        return next(iter(self._reader.scan(CF_WRITE, start, end)), None) is not None
+
     # --- the cursor ---------------------------------------------------------------------------------------------------
 
     def _cursor(self) -> Cursor:
@@ -232,7 +243,8 @@ class MvccReader:
         self._at_ts = TS_MAX - int.from_bytes(stored[-TS_BYTES:], "big")
         return self._at_ts
 
-    def _decode_write(self, key: bytes, commit_ts: int, data: bytes) -> Write:
+    def decode_write(self, key: bytes, commit_ts: int, data: bytes) -> Write:
+        """Decode a write record of `key`. Raises StorageError naming the key."""
         try:
             return decode_write(data)
         except StorageError as error:
