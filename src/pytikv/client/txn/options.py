@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Final, Literal, cast
 
-from pytikv.client.txn.backend import RequestContext
+from pytikv.client.txn.backend import DEFAULT_CONTEXT, RequestContext
 from pytikv.config import Priority, ReplicaRead
 from pytikv.errors import InvalidArgument, WrongType
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -101,9 +101,16 @@ def _kind(check: Callable[[str, object], None]) -> dict[str, Any]:
 
 def _check(options: Any) -> None:
     for option in dataclasses.fields(options):
+        if not option.init:
+            continue
         value = getattr(options, option.name)
         if value is not option.default:
             option.metadata["check"](option.name, value)
+
+
+def _shared(context: RequestContext) -> RequestContext:
+    """Return the one default context for all that equal it: it is known by identity on hot paths."""
+    return DEFAULT_CONTEXT if context == DEFAULT_CONTEXT else context
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -150,15 +157,21 @@ class ReadOptions:
     resource_group_tag: bytes | None = field(default=None, metadata=_kind(_bytes))
     """Opaque tag of the requests for the store's resource metering. None: the client's."""
 
+    _context: RequestContext = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         _check(self)
         if self.stale_read and self.isolation != "SI":
             raise InvalidArgument("option 'stale_read' needs isolation 'SI'")
         if self.stale_read and self.replica_read == "leader":
             raise InvalidArgument("option 'stale_read' contradicts replica_read='leader': leave out one of the two")
+        object.__setattr__(self, "_context", _shared(self._make_context()))
 
     def context(self) -> RequestContext:
-        """Return what the requests of the snapshot say. Make it once and keep it."""
+        """Return what the requests of the snapshot say: the same object every time."""
+        return self._context
+
+    def _make_context(self) -> RequestContext:
         return RequestContext(
             isolation=_ISOLATION[self.isolation],
             priority=self.priority,
@@ -295,15 +308,27 @@ class TxnOptions:
     resource_group_tag: bytes | None = field(default=None, metadata=_kind(_bytes))
     """Opaque tag of the requests for the store's resource metering. None: the client's."""
 
+    _read_options: ReadOptions = field(init=False, repr=False, compare=False)
+    _write_context: RequestContext = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         _check(self)
         if self.pipelined and self.pessimistic:
             raise InvalidArgument("option 'pipelined' contradicts 'pessimistic': leave out one of the two")
         if self.fair_locking and not self.pessimistic:
             raise InvalidArgument("option 'fair_locking' needs pessimistic=True")
+        object.__setattr__(self, "_read_options", self._make_read_options())
+        object.__setattr__(self, "_write_context", _shared(self._make_write_context()))
 
     def read_options(self) -> ReadOptions:
-        """Return the options of the snapshot that the transaction reads."""
+        """Return the options of the snapshot that the transaction reads: the same object every time."""
+        return self._read_options
+
+    def write_context(self) -> RequestContext:
+        """Return what the requests that write say: the same object every time."""
+        return self._write_context
+
+    def _make_read_options(self) -> ReadOptions:
         return ReadOptions(
             isolation=self.isolation,
             priority=self.priority,
@@ -315,8 +340,7 @@ class TxnOptions:
             resource_group_tag=self.resource_group_tag,
         )
 
-    def write_context(self) -> RequestContext:
-        """Return what the requests that write say. Make it once and keep it."""
+    def _make_write_context(self) -> RequestContext:
         return RequestContext(
             priority=self.priority,
             request_source=self.request_source,
@@ -353,7 +377,7 @@ def _kept(kind: Any, owner: str, options: Mapping[str, Any]) -> Any:
 
 
 def _make(kind: Any, owner: Any, /, **options: Any) -> Any:
-    known = [option.name for option in dataclasses.fields(kind)]
+    known = [option.name for option in dataclasses.fields(kind) if option.init]
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
