@@ -154,6 +154,9 @@ class WriteBuffer:
     def _replace(self, key: bytes, old: Entry, new: Entry) -> None:
         if self._stages:
             self._stages[-1].setdefault(key, old)
+        self._set(key, old, new)
+
+    def _set(self, key: bytes, old: Entry, new: Entry) -> None:
         if self._views:
             for view in self._views:
                 view.keep(key, old)
@@ -200,7 +203,7 @@ class WriteBuffer:
             for key, old in inner.items():
                 now = self._entries[key]
                 lasting = now.flags & _LASTING
-                self._replace(key, now, old._replace(flags=(old.flags & ~_LASTING) | lasting))
+                self._set(key, now, old._replace(flags=(old.flags & ~_LASTING) | lasting))
 
     def _check_stage(self, stage: int) -> None:
         if not 0 < stage <= len(self._stages):

@@ -109,7 +109,7 @@ async def release_locks(
 async def resolve_range(
     backend: TxnBackend, start_key: bytes, end_key: bytes, start_ts: int, commit_ts: int, context: RequestContext
 ) -> None:
-    """Commit (`commit_ts` 0: roll back) the locks of a transaction in a range of wire keys. Raises the first failure."""
+    """Commit (`commit_ts` 0: roll back) a transaction's locks in a range of wire keys. Raises the first failure."""
     errors: list[TikvError] = []
 
     async def one(piece: TxnPiece) -> None:

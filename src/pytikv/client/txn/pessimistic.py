@@ -312,7 +312,8 @@ class PessimisticLocks:
         silent = [lock for lock in locks if not 0 < lock.duration_to_last_update_ms < _ALIVE_MS]
         wait_ms = 1 if len(silent) < len(locks) else 0
         if silent:
-            wait_ms = max(wait_ms, await LockResolver.of(self._backend).resolve_for_write(silent, 0, call))
+            resolver = LockResolver.of(self._backend)
+            wait_ms = max(wait_ms, await resolver.resolve_for_write(silent, 0, call, resolve_pessimistic_region=True))
         if wait_ms == 0:
             return
         now = self._backend.rt.now()

@@ -159,7 +159,9 @@ class Prewrite:
             for lock in locks:
                 if lock.lock_version > terms.start_ts:
                     raise self._conflict(lock)
-        wait_ms = await LockResolver.of(self._backend).resolve_for_write(locks, terms.start_ts, call)
+        wait_ms = await LockResolver.of(self._backend).resolve_for_write(
+            locks, terms.start_ts, call, resolve_pessimistic_region=True
+        )
         if wait_ms > 0:
             key = format_key(self._backend.codec.decode_key(locks[0].key))
             cause = f"prewrite met {len(locks)} locks, the first on {key} of transaction {locks[0].lock_version}"
