@@ -24,6 +24,7 @@ from pytikv.server.engine.meta import EngineMeta, check_format
 from pytikv.server.regions import PdHandle, RegionEntry, RegionError, RegionTable
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.raw import RawStorage, open_raw
+from pytikv.server.storage.txn_storage import TxnStorage
 
 __all__ = ["CausalTs", "SplitChecker", "SplitLimits", "Store", "StorePd", "open_store"]
 
@@ -100,6 +101,7 @@ class Store:
     engine: Engine
     api_version: ApiVersion
     raw: RawStorage
+    txn: TxnStorage
     regions: RegionTable
     pd: StorePd
     split_limits: SplitLimits
@@ -143,7 +145,8 @@ def open_store(
         pd.bootstrap(meta(store_id), first)
     regions.report_all(pd)
     raw = open_raw(engine, api_version, now_s=now_s, causal_ts=CausalTs(pd.get_ts))
-    return Store(store_id, pd.cluster_id, engine, api_version, raw, regions, pd, split_limits or SplitLimits())
+    txn = TxnStorage(engine, api_version, now_s=now_s, current_ts=lambda: pd.get_ts(1))
+    return Store(store_id, pd.cluster_id, engine, api_version, raw, txn, regions, pd, split_limits or SplitLimits())
 
 
 def _first_region(store_id: int, region_id: int, peer_id: int) -> metapb.Region:

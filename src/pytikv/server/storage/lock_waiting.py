@@ -166,7 +166,7 @@ class LockWaitQueues:
     """The queues of one store, with its deadlock detector. `wake_up_delay_s` 0: everybody is woken at once."""
 
     def __init__(self, wake_up_delay_s: float = WAKE_UP_DELAY_S) -> None:
-        self._delay_s = wake_up_delay_s
+        self.wake_up_delay_s = wake_up_delay_s
         self._mutex = mutex()
         self._queues: dict[bytes, _Queue] = {}
         self._detector = Detector(MAX_WAIT_S)
@@ -257,6 +257,12 @@ class LockWaitQueues:
                         effects.append(Deadlocked(waiter, deadlock))
             return effects
 
+    def wake_next(self, key: bytes, now_s: float) -> list[Effect]:
+        """Wake the next waiter: the one that was resumed has ended without the lock."""
+        with self._mutex:
+            queue = self._queues.get(key)
+            return [] if queue is None else self.release(key, *queue.conflict, now_s)
+
     def wake_delayed(self, key: bytes, number: int, now_s: float) -> list[Effect]:
         """Wake those whose delay is over, or delay on when there was a later release."""
         with self._mutex:
@@ -265,18 +271,18 @@ class LockWaitQueues:
                 return []
             left_s = queue.delay_ends_s - now_s
             if left_s > 0:
-                return [Delay(key, number, min(left_s, self._delay_s))]
+                return [Delay(key, number, min(left_s, self.wake_up_delay_s))]
             return self._wake_all(queue)
 
     def _delay_others(self, key: bytes, queue: _Queue, now_s: float) -> list[Effect]:
-        if not self._delay_s:
+        if not self.wake_up_delay_s:
             return self._wake_all(queue)
-        queue.delay_ends_s = now_s + self._delay_s
+        queue.delay_ends_s = now_s + self.wake_up_delay_s
         if queue.delay_number:
             return []
         self._last_number += 1
         queue.delay_number = self._last_number
-        return [Delay(key, queue.delay_number, self._delay_s)]
+        return [Delay(key, queue.delay_number, self.wake_up_delay_s)]
 
     def _wake_all(self, queue: _Queue) -> list[Effect]:
         queue.delay_number = 0
