@@ -215,6 +215,10 @@ class TxnBackend(Protocol):
         """Tell whether PD has finished moving a region's peers."""
         ...
 
+    async def check_consistency(self) -> list[str]:
+        """Check the store's own records against each other; returns what is wrong. UnsupportedByServer over the wire."""
+        ...
+
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:

@@ -35,7 +35,7 @@ from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL
 from pytikv.codec.hot_txn import decode_get, decode_pairs, encode_get
 from pytikv.config import ClientConfig
-from pytikv.errors import ConnectionFailed, TikvError
+from pytikv.errors import ConnectionFailed, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
 from pytikv.types import Timestamp
@@ -256,6 +256,10 @@ class RemoteTxn(RemoteView):
     async def is_scattered(self, region_id: int, deadline: float) -> bool:
         """See `TxnBackend`."""
         return await self._gc.is_scattered(region_id, deadline)
+
+    async def check_consistency(self) -> list[str]:
+        """See `TxnBackend`."""
+        raise UnsupportedByServer("consistency is checked where the store is: open its path as embedded:///PATH")
 
 
 async def open_txn(rt: Runtime, target: Target, config: ClientConfig) -> RemoteTxn:
