@@ -99,12 +99,16 @@ class SimRuntime(Loop):
         """Start driving a coroutine; its ambient deadlines count on this process's clock."""
         if self.dead:
             coroutine.close()
-            raise ClientClosed(f"the process {self.name} has crashed")
+            raise self._crashed()
         context = copy_context() if context is None else context
         context.run(ambient_clock.set, self.now)
         task = super().task(coroutine, name=name, context=context)
         self._tasks[task] = None
         return task
+
+    def _crashed(self) -> ClientClosed:
+        """What clean-up code meets that runs while its process falls: nothing can be waited for any more."""
+        return ClientClosed(f"the process {self.name} has crashed")
 
     def task_ended(self, task: LoopTask[Any]) -> None:
         """A task of this process has ended."""
@@ -118,6 +122,8 @@ class SimRuntime(Loop):
         """See `Runtime.wait`."""
         if awaitable.done():
             return awaitable.result()
+        if self.dead:
+            raise self._crashed()
         if isinstance(awaitable, LoopFuture):
             awaitable.deadline = deadline
             return cast("T", await awaitable)
@@ -146,6 +152,8 @@ class SimRuntime(Loop):
 
     async def sleep(self, seconds: float) -> None:
         """See `Runtime.sleep`."""
+        if self.dead:
+            raise self._crashed()
         over: LoopFuture[None] = LoopFuture()
         timer = self.call_at(self.now() + seconds, lambda: over.set_result(None))
         try:
@@ -158,7 +166,7 @@ class SimRuntime(Loop):
         if self.dead:  # clean-up code that runs while its process falls: none of them may be left unawaited
             for coroutine in coroutines:
                 coroutine.close()
-            raise ClientClosed(f"the process {self.name} has crashed")
+            raise self._crashed()
         return await gather(self, coroutines)
 
     async def with_deadline(self, coroutine: Coroutine[Any, Any, T], deadline: float) -> T:

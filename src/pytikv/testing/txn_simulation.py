@@ -1,9 +1,10 @@
 """Transactions under faults, simulated: a whole server, clients that collide, garbage collection, a nemesis.
 
 A kind of `simulated.SimulatedRun`. Clients do random transactions (`txn_workload`); beside them one collects garbage,
-and wall clocks of clients jump. At the end everything is read by one snapshot. Then judge
+and wall clocks of clients jump. At the end every key is locked, then everything is read by one snapshot. Then judge
 
-* *liveness*: that last read meets the locks of clients that died, and must end within the time that a lock lives;
+* *liveness*: a last writer and that last reader meet the locks of clients that died, and must get through within the
+  time that a lock lives; no lock is left behind them;
 * *the store*: its three column families agree with each other (`server.mvcc.consistency`);
 * *the store against the clients*: what they were told is what its records say (`store_records`);
 * *isolation*: the history shows no anomaly that snapshot isolation forbids, with all timestamps known (`isolation`);
@@ -18,7 +19,7 @@ import random
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pytikv.codec import api
+from pytikv.codec import api, memcomparable
 from pytikv.errors import TikvError
 from pytikv.testing.isolation import (
     BankReport,
@@ -219,16 +220,20 @@ class _TxnRun(SimulatedRun):
 
     async def finish(self, here: SimRuntime) -> None:
         """Read everything; the locks of the dead must not block longer than they live. Then look at the store."""
-        client = await self._connect(here, timeout=_LOCK_LIVES_S)
-        await self._process(-2, client, here).read_all()
-        await client.close()
+        for work in (TxnProcess.lock_all, TxnProcess.read_all):
+            client = await self._connect(here, timeout=_LOCK_LIVES_S)
+            await work(self._process(-2, client, here))
+            await client.close()  # waits for what is done behind
         self.check_store()
 
     def check_store(self) -> None:
-        """Let the store's families be compared with each other."""
+        """Let the store's families be compared with each other; no lock may be left."""
+        from pytikv.server.engine.interface import CF_LOCK
         from pytikv.server.mvcc.consistency import check_consistency
 
         check_consistency(self.engine)
+        if left := [self.codec.decode_key(memcomparable.decode_border(key)) for key, _ in self.engine.scan(CF_LOCK)]:
+            raise AssertionError(f"locks are left on {left}, though every key was locked and the client closed")
 
     async def _collect_garbage(self, rt: SimRuntime) -> None:
         client = await self._connect(rt)

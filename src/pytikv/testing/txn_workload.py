@@ -139,6 +139,12 @@ class TxnProcess:
                 if txn.outcome is Outcome.APPLIED:
                     return
 
+    async def lock_all(self) -> None:
+        """Lock every key once: whatever lock others left is dealt with, also those that do not hinder readers."""
+        txn = await self._client.begin(pessimistic=True)
+        await txn.lock_keys(self._workload.names())
+        await txn.commit()
+
     async def read_all(self) -> None:
         """Read every key once, by a scan and by gets: with all faults over, this must succeed."""
         record = self._history.begin(self._number, note="the last")
