@@ -2,7 +2,8 @@
 
 For each mode of the store a server is started and its data cut into several regions. Then for each peer, under a prefix
 of its own: our client writes 50 pairs; the peer's program reads them by get, batch get and scan, does its own checks
-and leaves 50 pairs behind; our client reads those the same three ways. See README.md beside this file.
+and leaves 50 pairs behind; our client reads those the same three ways. With transactions both sides also leave locks of
+clients that died, for the other side to meet (`transactions.py`). See README.md beside this file.
 
 Peers whose toolchain is missing are named and skipped. The exit code is 1 when a check failed, 0 otherwise, also when
 peers were skipped (`--require` turns named skips into failures).
@@ -12,124 +13,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
+import functools
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-import peers
+from programs import HERE, PEERS, Peer, Skipped
+from results import Result, show
+from suites import conformance, h2spec
 
-HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BIN = HERE / "bin"
-CONFORMANCE = ROOT.parent / "shared" / "conformance"
-CONFORMANCE_FILES = ["raw_*.json", "api_v2.json", "context.json", "split.json", "pd.json"]
-H2SPEC = "v2.2.1+incompatible"
 MODES = {"v1": "1", "v1ttl": "1ttl", "v2": "2"}
 SHARED = 50
 _PROGRAM_SECONDS = 60
-_BUILD_SECONDS = 1200
-_READY_SECONDS = 30
-
-
-class Skipped(Exception):
-    """A peer cannot run here; the text says why."""
-
-
-@dataclasses.dataclass
-class Peer:
-    """One program: how to build it (answers the command) and in which modes it runs with which further flags."""
-
-    name: str
-    build: Callable[[], list[str]]
-    modes: dict[str, list[str]]
-    reads_data: bool = True
-
-
-@dataclasses.dataclass
-class Result:
-    """What one program's run came to."""
-
-    peer: str
-    mode: str
-    passed: int = 0
-    failures: list[str] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    skipped: str = ""
-    left_out: int = 0  # conformance scenarios that need transactions
-
-
-def _tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise Skipped(f"no {name} here")
-    return path
-
-
-def _build(command: Sequence[str], directory: Path, **environment: str) -> None:
-    nice = ["nice"] if shutil.which("nice") else []
-    done = subprocess.run(
-        [*nice, *command],
-        cwd=directory,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {(done.stderr or done.stdout).strip()[-800:]}")
-
-
-def _go(directory: str) -> Callable[[], list[str]]:
-    def build() -> list[str]:
-        _build([_tool("go"), "build", "-o", str(BIN / directory), "."], HERE / directory)
-        return [str(BIN / directory)]
-
-    return build
-
-
-def _rust() -> list[str]:
-    _build([_tool("cargo"), "build", "--locked"], HERE / "rust", CARGO_PROFILE_DEV_DEBUG="0")
-    return [str(HERE / "rust" / "target" / "debug" / "pytikv-interop")]
-
-
-def _java() -> list[str]:
-    java, target = _tool("java"), HERE / "java" / "target"
-    _build([_tool("mvn"), "--quiet", "--batch-mode", "compile"], HERE / "java")
-    return [java, "-cp", f"{target / 'classes'}{os.pathsep}{target / 'lib' / '*'}", "dev.pytikv.interop.Main"]
-
-
-def _python(script: str, module: str) -> Callable[[], list[str]]:
-    def build() -> list[str]:
-        try:
-            python = str(peers.interpreter())
-        except subprocess.CalledProcessError as error:
-            raise Skipped(f"the environment of the Python peers cannot be made ({error})") from None
-        if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
-            raise Skipped(f"{module} does not load in {python}")
-        return [python, str(HERE / "python" / script)]
-
-    return build
-
-
-PEERS = [
-    Peer("tikv-python", _python("tikv_python.py", "tikv"), {"v1": [], "v1ttl": ["-ttl"]}),
-    Peer("tikv-client", _python("tikv_client_rust.py", "tikv_client"), {"v1": []}),
-    Peer("client-go", _go("go"), {"v1": [], "v1ttl": ["-ttl"], "v2": ["-api-version", "2", "-ttl"]}),
-    Peer("pd/client", _go("pdclient"), {"v1": []}, reads_data=False),
-    Peer("pd/client, router", _go("pdclient"), {"v1": ["-router"]}, reads_data=False),
-    Peer("pd/client, keyspace", _go("pdclient"), {"v2": ["-keyspace", "DEFAULT"]}, reads_data=False),
-    Peer("client-java", _java, {"v1": [], "v1ttl": ["-ttl"], "v2": ["-api-version", "2", "-ttl"]}),
-    Peer("client-rust", _rust, {"v1": [], "v1ttl": ["-ttl"], "v2": ["-keyspace", "DEFAULT", "-ttl"]}),
-]
 
 
 @contextlib.contextmanager
@@ -162,31 +60,59 @@ def borders(prefix: str) -> list[bytes]:
     return [prefix.encode() + tail for tail in (b"batch_0100", b"pytikv_0020", b"scan_07", b"theirs_0030", b"~")]
 
 
-def cut(address: str, mode: str, prefix: str) -> None:
+def cut(address: str, mode: str, prefix: str, suite: str) -> None:
     """Split the regions at the prefix's borders."""
     import split
 
-    key_prefix = b"r\0\0\0" if mode == "v2" else b""  # of the raw keys of the keyspace DEFAULT
-    split.split(address, [key_prefix + key for key in borders(prefix)], api_v2=mode == "v2")
+    key_prefix = {"raw": b"r\0\0\0", "txn": b"x\0\0\0"}[suite] if mode == "v2" else b""  # of the keyspace DEFAULT
+    keys = [key_prefix + key for key in borders(prefix)]
+    split.split(address, keys, is_memcomparable=mode == "v2" or suite == "txn")
 
 
 def run_peer(peer: Peer, command: list[str], mode: str, address: str) -> Result:
     """One peer in one mode."""
-    import pytikv
-
     result, started = Result(peer.name, mode), time.monotonic()
     prefix = f"interop_{peer.name.replace('/', '_').replace(', ', '_')}_"
-    pairs = {f"{prefix}pytikv_{i:04}".encode(): b"value %d" % i for i in range(SHARED)}
-    with pytikv.RawClient.connect(f"tikv://{address}", api_version=2 if mode == "v2" else 1) as ours:
-        if peer.reads_data:
-            cut(address, mode, prefix)
-            ours.batch_put(pairs)
-            command = [*command, "-prefix", prefix]
-        _run_program([*command, "-pd", address, *peer.modes[mode]], result)
-        if peer.reads_data and not result.failures:
-            _read_theirs(ours, prefix, result)
+    command = [*command, "-pd", address, *peer.modes[mode]]
+    if peer.suite == "pd":
+        _run_program(command, result)
+    else:
+        cut(address, mode, prefix, peer.suite)
+        url, api_version = f"tikv://{address}", 2 if mode == "v2" else 1
+        program = functools.partial(_run_program, [*command, "-prefix", prefix], result)
+        if peer.suite == "raw":
+            _run_raw(program, url, api_version, prefix, result)
+        else:
+            _run_txn(program, url, api_version, prefix, result, peer.leaves)
     result.seconds = time.monotonic() - started
     return result
+
+
+def _run_raw(program: Callable[[], None], url: str, api_version: int, prefix: str, result: Result) -> None:
+    import pytikv
+
+    with pytikv.RawClient.connect(url, api_version=api_version) as ours:
+        ours.batch_put({f"{prefix}pytikv_{i:04}".encode(): b"value %d" % i for i in range(SHARED)})
+        program()
+        if not result.failures:
+            _read_theirs(ours, prefix, result)
+
+
+def _run_txn(
+    program: Callable[[], None], url: str, api_version: int, prefix: str, result: Result, leaves: Sequence[str]
+) -> None:
+    import transactions
+
+    with transactions.OurSide(url, api_version, prefix) as ours:
+        ours.prepare()
+        program()
+        for name, body in ours.checks(leaves).items():
+            try:
+                body()
+            except Exception as error:
+                result.failures.append(f"pytikv, {name}: {type(error).__name__}: {error}")
+            else:
+                result.passed += 1
 
 
 def _run_program(command: list[str], result: Result) -> None:
@@ -223,101 +149,6 @@ def _read_theirs(ours: object, prefix: str, result: Result) -> None:
             result.passed += 1
         else:
             result.failures.append(f"pytikv's {way} of what it wrote: {len(got)} pairs, not the {len(wanted)} written")
-
-
-def conformance(mode: str, address: str) -> Result:
-    """The recorded scenarios under their Go runner, unary and batched, where they lie beside the repository."""
-    result, started = Result("conformance (Go runner)", mode), time.monotonic()
-    runner = CONFORMANCE / "runner"
-    if not runner.is_dir():
-        result.skipped = "the scenarios and their runner are not beside this checkout"
-        return result
-    try:
-        _build([_tool("go"), "build", "-o", str(BIN / "conformance"), "."], runner)
-    except Skipped as skipped:
-        result.skipped = str(skipped)
-        return result
-    files = [str(path) for pattern in CONFORMANCE_FILES for path in sorted(CONFORMANCE.glob(pattern))]
-    wanted, result.left_out = _raw_scenarios(files, mode)
-    only = ["-only", f"^({'|'.join(map(re.escape, wanted))})$"]
-    for flags in ([], ["-batch"]):
-        command = [str(BIN / "conformance"), "-pd", address, "-api", mode, "-q", *only, *flags, *files]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-        lines = done.stdout.splitlines()
-        words = lines[-1].split() if lines else []
-        if len(words) >= 4 and words[1].startswith("passed"):
-            result.passed += int(words[0])
-        failed = [line for line in lines[:-1] if line.startswith("FAIL")]
-        result.failures += [f"{' '.join(flags)} {line}".strip()[:200] for line in failed]
-        if done.returncode and not failed:
-            result.failures.append(f"exit code {done.returncode}: {(done.stderr or done.stdout)[-200:]}")
-    result.seconds = time.monotonic() - started
-    return result
-
-
-def h2spec(address: str) -> Result:
-    """The HTTP/2 conformance suite (summerwind/h2spec, built from its Go module) against the store's port.
-
-    PD's port would fail one case: it serves HTTP/1 too, and answers what the suite sends as a broken preface.
-    """
-    result, started = Result("h2spec --strict", "v1"), time.monotonic()
-    with urllib.request.urlopen(f"http://{address}/pd/api/v1/stores", timeout=10) as answer:
-        address = json.load(answer)["stores"][0]["store"]["address"]
-    try:
-        _build([_tool("go"), "install", f"github.com/summerwind/h2spec/cmd/h2spec@{H2SPEC}"], HERE, GOBIN=str(BIN))
-    except (Skipped, RuntimeError) as reason:
-        result.skipped = str(reason)[:80]
-        return result
-    host, _, port = address.rpartition(":")
-    command = [str(BIN / "h2spec"), "--strict", "-h", host, "-p", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    count = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", done.stdout)
-    result.passed = int(count[2]) if count else 0
-    if done.returncode or count is None:
-        result.failures.append(done.stdout[-800:] or done.stderr[-200:])
-    result.seconds = time.monotonic() - started
-    return result
-
-
-def _raw_scenarios(files: Sequence[str], mode: str) -> tuple[list[str], int]:
-    """The scenarios of a mode that make no transactional call, and how many do."""
-    wanted, left_out = [], 0
-    for file in files:
-        for scenario in json.loads(Path(file).read_text())["scenarios"]:
-            if mode != scenario["api"] and mode not in scenario["api"]:
-                continue
-            if any(step.get("rpc", "").startswith("Kv") for step in scenario["steps"]):
-                left_out += 1
-            else:
-                wanted.append(scenario["name"])
-    return wanted, left_out
-
-
-def show(results: Sequence[Result]) -> None:
-    """Print what came out, by rich where it is installed."""
-    rows = []
-    for r in results:
-        state = f"skipped: {r.skipped}" if r.skipped else f"{len(r.failures)} failed" if r.failures else "passed"
-        if r.left_out:
-            state += f" ({r.left_out} scenarios need transactions: left out)"
-        rows.append(
-            [r.peer, r.mode, state, "" if r.skipped else str(r.passed), f"{r.seconds:.1f} s" if r.seconds else ""]
-        )
-    headings = ["peer", "mode", "result", "checks passed", "time"]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        for row in [headings, *rows]:
-            print("  ".join(f"{cell:<24}" for cell in row))
-    else:
-        table = Table(*headings)
-        for row in rows:
-            table.add_row(*row, style="yellow" if "skipped" in row[2] else "red" if "failed" in row[2] else "")
-        Console(width=None if Console().is_terminal else 140).print(table)
-    for r in results:
-        for failure in r.failures:
-            print(f"FAIL {r.peer}, {r.mode}: {failure}")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Splits regions at given raw keys through the store's own SplitRegion call, below any client's interface."""
+"""Splits regions at given keys through the store's own SplitRegion call, below any client's interface."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pytikv.wire.channel import ChannelConfig, ClientChannel
 _SECONDS = 10.0
 
 
-def split(pd_address: str, keys: Iterable[bytes], *, api_v2: bool = False) -> int:
-    """Make each of `keys` a border; in API version 2 with their prefix. Answers how many regions there are then."""
+def split(pd_address: str, keys: Iterable[bytes], *, is_memcomparable: bool) -> int:
+    """Make each of `keys`, in wire form, a border; all but raw keys of API version 1 are memcomparable there.
+
+    Answers how many regions there are then.
+    """
     rt = CallerRuntime()
 
     async def work() -> int:
@@ -38,7 +41,9 @@ def split(pd_address: str, keys: Iterable[bytes], *, api_v2: bool = False) -> in
             found = pdpb_pb2.GetRegionResponse()
             await ask_pd(
                 "GetRegion",
-                pdpb_pb2.GetRegionRequest(header=header, region_key=memcomparable.encode(key) if api_v2 else key),
+                pdpb_pb2.GetRegionRequest(
+                    header=header, region_key=memcomparable.encode(key) if is_memcomparable else key
+                ),
                 found,
             )
             store = pdpb_pb2.GetStoreResponse()
@@ -46,7 +51,7 @@ def split(pd_address: str, keys: Iterable[bytes], *, api_v2: bool = False) -> in
             context = kvrpcpb_pb2.Context(
                 region_id=found.region.id, region_epoch=found.region.region_epoch, peer=found.leader
             )
-            request = kvrpcpb_pb2.SplitRegionRequest(context=context, split_keys=[key], is_raw_kv=not api_v2)
+            request = kvrpcpb_pb2.SplitRegionRequest(context=context, split_keys=[key], is_raw_kv=not is_memcomparable)
             channel = await connect(store.store.address)
             data = await channel.unary("/tikvpb.Tikv/SplitRegion", request.SerializeToString(), deadline=deadline)
             answer = kvrpcpb_pb2.SplitRegionResponse.FromString(data)

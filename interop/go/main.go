@@ -1,4 +1,4 @@
-// Command go runs client-go's raw client against a server, as a check of the server and of data written by other clients.
+// Command go runs client-go's raw client, or its transactions, against a server, as a check of the server and of data written by other clients.
 //
 // It prints one JSON line a check, {"check", "ok", "detail"}, and exits with 1 when one failed. interop/README.md has the
 // contract that all these programs share: which keys another client wrote before, and which this one leaves behind.
@@ -34,6 +34,7 @@ var (
 	prefix     = flag.String("prefix", "interop_", "prefix of all keys")
 	ttl        = flag.Bool("ttl", false, "the store keeps TTLs: check them")
 	apiVersion = flag.Int("api-version", 1, "API version of the store: 1 or 2")
+	txn        = flag.Bool("txn", false, "check transactions instead of raw calls")
 	timeout    = flag.Duration("timeout", 60*time.Second, "of the whole run")
 )
 
@@ -48,6 +49,12 @@ func main() {
 	log.ReplaceGlobals(quiet, properties)
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
+	if *txn {
+		if !runTxn(ctx) {
+			os.Exit(1)
+		}
+		return
+	}
 	version := kvrpcpb.APIVersion_V1
 	if *apiVersion == 2 {
 		version = kvrpcpb.APIVersion_V2

@@ -1,7 +1,8 @@
 """What the programs of the two Python clients share: flags, lines, and the checks that both can do.
 
-See interop/README.md for the contract. A program makes a `Peer` and calls `run`; the process ends by `os._exit`, since
-`tikv-client` may crash in the interpreter's tear-down after correct results.
+See interop/README.md for the contract. A program of raw calls makes a `Peer` and calls `run`, others make checks of
+their own and call `run_all`. The process ends by `os._exit`, since `tikv-client` may crash in the interpreter's
+tear-down after correct results.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Checks:
         for i in range(SHARED):
             self.peer.put(self.key(f"theirs_{i:04}"), b"value %d" % i)
 
-    def all(self, extra: Mapping[str, Callable[[Checks], None]]) -> bool:
-        """Run all checks; answers whether all passed."""
+    def all(self, extra: Mapping[str, Callable[[Checks], None]]) -> dict[str, Callable[[], None]]:
+        """All checks by name, in order."""
         bodies: dict[str, Callable[[], None]] = {
             "read what pytikv wrote": self.read_ours,
             "put and get": self.put_get,
@@ -103,8 +104,7 @@ class Checks:
         }
         bodies |= {name: functools.partial(body, self) for name, body in extra.items()}
         bodies["write for pytikv"] = self.write_theirs
-        outcomes = [report(name, body) for name, body in bodies.items()]
-        return all(outcomes)
+        return bodies
 
 
 def same(what: str, got: object, wanted: object) -> None:
@@ -125,11 +125,22 @@ def report(name: str, body: Callable[[], Any]) -> bool:
 
 
 def run(connect: Callable[[argparse.Namespace], tuple[Peer, Mapping[str, Callable[[Checks], None]]]]) -> None:
-    """Connect, run the checks and end the process: 0 when all passed."""
+    """Connect, run the raw checks and end the process: 0 when all passed."""
+
+    def make(arguments: argparse.Namespace) -> Mapping[str, Callable[[], None]]:
+        peer, extra = connect(arguments)
+        return Checks(peer, arguments.prefix.encode()).all(extra)
+
+    run_all(make)
+
+
+def run_all(make: Callable[[argparse.Namespace], Mapping[str, Callable[[], None]]]) -> None:
+    """Connect and make the checks by `make`, run them and end the process: 0 when all passed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-pd", default="127.0.0.1:2379")
     parser.add_argument("-prefix", default="interop_")
     parser.add_argument("-ttl", action="store_true")
+    parser.add_argument("-txn", action="store_true")
     parser.add_argument("-timeout", type=float, default=60)
     arguments = parser.parse_args()
 
@@ -140,9 +151,7 @@ def run(connect: Callable[[argparse.Namespace], tuple[Peer, Mapping[str, Callabl
     guard = threading.Timer(arguments.timeout, out_of_time)
     guard.daemon = True
     guard.start()
-    connected: list[Any] = []
-    passed = report("connect", lambda: connected.append(connect(arguments)))
-    if passed:
-        peer, extra = connected[0]
-        passed = Checks(peer, arguments.prefix.encode()).all(extra)
-    os._exit(0 if passed else 1)
+    bodies: dict[str, Callable[[], None]] = {}
+    outcomes = [report("connect", lambda: bodies.update(make(arguments)))]
+    outcomes += [report(name, body) for name, body in bodies.items()]
+    os._exit(0 if all(outcomes) else 1)

@@ -42,7 +42,10 @@ def interop() -> Iterator[ModuleType]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("name", "mode"), [("tikv-python", "v1"), ("tikv-python", "v1ttl"), ("tikv-client", "v1")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("tikv-python", "v1"), ("tikv-python", "v1ttl"), ("tikv-client", "v1"), ("tikv-client, txn", "v1")],
+)
 def test_a_peer_reads_and_writes_the_same_keys(interop: ModuleType, name: str, mode: str) -> None:
     (peer,) = (p for p in interop.PEERS if p.name == name)
     try:

@@ -1,10 +1,12 @@
-//! Runs client-rust's raw client against a server, as a check of the server and of data written by other clients.
+//! Runs client-rust's raw client, or with `-txn` its transactions, against a server, as a check of the server and of data written by other clients.
 //!
 //! It prints one JSON line a check, {"check", "ok", "detail"}, and exits with 1 when one failed. interop/README.md has
 //! the contract that all these programs share. Every scan ends below a region border that the caller has made
 //! (`PREFIX~`): client-rust 0.4.0 repeats a scan for ever when its range ends inside the last, open-ended region. Its
 //! reverse scans stay within one region: over a border it asks the lower region for keys up to the range's end, which a
 //! store refuses.
+
+mod txn;
 
 use std::error::Error;
 use std::future::Future;
@@ -23,6 +25,7 @@ struct Arguments {
     pd: String,
     prefix: String,
     ttl: bool,
+    txn: bool,
     keyspace: Option<String>,
     timeout: Duration,
 }
@@ -32,6 +35,7 @@ fn arguments() -> Result<Arguments, String> {
         pd: "127.0.0.1:2379".into(),
         prefix: "interop_".into(),
         ttl: false,
+        txn: false,
         keyspace: None,
         timeout: Duration::from_secs(60),
     };
@@ -47,6 +51,7 @@ fn arguments() -> Result<Arguments, String> {
                     Duration::from_secs(value()?.parse().map_err(|e| format!("-timeout: {e}"))?)
             }
             "-ttl" => parsed.ttl = true,
+            "-txn" => parsed.txn = true,
             _ => return Err(format!("unknown flag {flag}")),
         }
     }
@@ -323,6 +328,9 @@ async fn main() -> ExitCode {
         None => Config::default(),
     };
     let whole = async {
+        if arguments.txn {
+            return txn::run(&arguments, config).await;
+        }
         let client = match RawClient::new_with_config(vec![arguments.pd.clone()], config).await {
             Ok(client) => client,
             Err(error) => return report("connect", &Err(error.into())),

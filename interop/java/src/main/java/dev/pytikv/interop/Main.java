@@ -13,9 +13,10 @@ import org.tikv.common.exception.RawCASConflictException;
 import org.tikv.kvproto.Kvrpcpb.KvPair;
 import org.tikv.raw.RawKVClient;
 import org.tikv.shade.com.google.protobuf.ByteString;
+import org.tikv.txn.KVClient;
 
 /**
- * Runs client-java's raw client against a server, as a check of the server and of data written by other clients.
+ * Runs client-java's raw client, or with -txn its transactions, against a server, as a check of the server and of data written by other clients.
  *
  * <p>It prints one JSON line a check, {"check", "ok", "detail"}, and exits with 1 when one failed. interop/README.md has
  * the contract that all these programs share.
@@ -33,7 +34,7 @@ public final class Main {
     this.prefix = prefix;
   }
 
-  private interface Check {
+  interface Check {
     void run() throws Exception;
   }
 
@@ -43,6 +44,7 @@ public final class Main {
     boolean ttl = false;
     long timeoutS = 60;
     boolean v2 = false;
+    boolean txn = false;
     for (int i = 0; i < arguments.length; i++) {
       switch (arguments[i]) {
         case "-pd": pd = arguments[++i]; break;
@@ -50,29 +52,48 @@ public final class Main {
         case "-timeout": timeoutS = Long.parseLong(arguments[++i]); break;
         case "-api-version": v2 = arguments[++i].equals("2"); break;
         case "-ttl": ttl = true; break;
+        case "-txn": txn = true; break;
         default:
           System.err.println("unknown flag " + arguments[i]);
           System.exit(2);
       }
     }
     stopAfter(timeoutS);
-    TiConfiguration configuration = TiConfiguration.createRawDefault(pd);
+    TiConfiguration configuration = txn ? TiConfiguration.createDefault(pd) : TiConfiguration.createRawDefault(pd);
     configuration.setEnableAtomicForCAS(true);
     configuration.setTimeout(5_000);
     if (v2) {
       configuration.setApiVersion(TiConfiguration.ApiVersion.V2);
     }
-    boolean passed = false;
+    boolean passed = txn ? transactions(configuration, prefix) : raw(configuration, prefix, ttl);
+    System.out.flush();
+    Runtime.getRuntime().halt(passed ? 0 : 1); // the client's threads would keep the process for seconds
+  }
+
+  private static boolean raw(TiConfiguration configuration, String prefix, boolean ttl) {
     try (TiSession session = TiSession.create(configuration); RawKVClient client = session.createRawClient()) {
       report("connect", null);
       Main run = new Main(client, prefix);
       run.all(ttl);
-      passed = run.passed;
+      return run.passed;
     } catch (Exception error) {
       report("connect and close", error);
+      return false;
     }
-    System.out.flush();
-    Runtime.getRuntime().halt(passed ? 0 : 1); // the client's threads would keep the process for seconds
+  }
+
+  private static boolean transactions(TiConfiguration configuration, String prefix) {
+    try (TiSession session = TiSession.create(configuration); KVClient client = session.createKVClient()) {
+      report("connect", null);
+      boolean passed = true;
+      for (Map.Entry<String, Check> check : new Transactions(session, client, prefix).checks().entrySet()) {
+        passed &= ran(check.getKey(), check.getValue());
+      }
+      return passed;
+    } catch (Exception error) {
+      report("connect and close", error);
+      return false;
+    }
   }
 
   private static void stopAfter(long seconds) {
@@ -105,6 +126,10 @@ public final class Main {
   }
 
   private void check(String name, Check body) {
+    passed &= ran(name, body);
+  }
+
+  private static boolean ran(String name, Check body) {
     Exception failure = null;
     try {
       body.run();
@@ -112,7 +137,7 @@ public final class Main {
       failure = error;
     }
     report(name, failure);
-    passed &= failure == null;
+    return failure == null;
   }
 
   private static void report(String name, Exception failure) {
@@ -138,18 +163,18 @@ public final class Main {
     return text(prefix + String.format(format, arguments));
   }
 
-  private static ByteString text(String text) {
+  static ByteString text(String text) {
     return ByteString.copyFrom(text, StandardCharsets.UTF_8);
   }
 
-  private static void same(String what, Object got, Object wanted) throws Exception {
+  static void same(String what, Object got, Object wanted) throws Exception {
     if (!Objects.equals(got, wanted)) {
       String shown = String.valueOf(got);
       throw new Exception(what + ": " + shown.substring(0, Math.min(80, shown.length())) + " instead of " + wanted);
     }
   }
 
-  private static Map<ByteString, ByteString> asMap(List<KvPair> pairs) {
+  static Map<ByteString, ByteString> asMap(List<KvPair> pairs) {
     Map<ByteString, ByteString> map = new LinkedHashMap<>();
     for (KvPair pair : pairs) {
       map.put(pair.getKey(), pair.getValue());
