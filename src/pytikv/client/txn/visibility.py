@@ -66,12 +66,15 @@ class Visibility:
             newest = await self._backend.low_resolution_timestamp(YOUNG_S, deadline)
             if Timestamp(newest).physical_ms - Timestamp(read_ts).physical_ms < YOUNG_S * 1000:
                 return
-            await self._flights.run("safe point", lambda: self._load(deadline), deadline)
+            await self._ask(deadline)
         if read_ts < self.safe_point:
             raise SnapshotTooOld(
                 f"the timestamp {read_ts} lies below the transaction safe point {self.safe_point}: what it read may be "
                 "collected already. Read at a newer timestamp, or keep garbage for longer"
             )
+
+    async def _ask(self, deadline: float) -> None:
+        await self._flights.run("safe point", lambda: self._load(deadline), deadline)
 
     async def _load(self, deadline: float) -> None:
         state = await self._backend.gc_state(deadline)
@@ -95,7 +98,7 @@ class Visibility:
 
     async def _refresh(self) -> None:
         try:
-            await self._load(self._rt.now() + REFRESH_S)
+            await self._ask(self._rt.now() + REFRESH_S)
         except TikvError:
             pass  # asked again in a while; who needs it sooner asks in his own time
         finally:
