@@ -40,17 +40,30 @@ from pytikv.errors import (
     WrongType,
     redact_keys,
 )
-from pytikv.types import KEEP, Checksum, CompareAndSwap, KeyRange, Timestamp
+from pytikv.types import KEEP, Checksum, CompareAndSwap, KeyRange, Timestamp, Versioned
 
 if TYPE_CHECKING:
     from pytikv.client.blocking import RawClient
     from pytikv.client.raw import AsyncRawClient
+    from pytikv.client.txn.admin.gc import GcReport
+    from pytikv.client.txn.admin.locks import LockInfo
+    from pytikv.client.txn.admin.mvcc import MvccInfo, MvccLock, MvccVersion
+    from pytikv.client.txn.admin.range_task import Progress
+    from pytikv.client.txn.backend import GcState
+    from pytikv.client.txn.blocking import Snapshot, Transaction, TransactionClient
+    from pytikv.client.txn.client import AsyncTransactionClient
+    from pytikv.client.txn.options import ReadOptions, TxnOptions
+    from pytikv.client.txn.snapshot import AsyncSnapshot
+    from pytikv.client.txn.transaction import AsyncTransaction
 
 __all__ = [
     "KEEP",
     "TLS",
     "AssertionFailed",
     "AsyncRawClient",
+    "AsyncSnapshot",
+    "AsyncTransaction",
+    "AsyncTransactionClient",
     "BatchError",
     "Checksum",
     "ClientClosed",
@@ -61,24 +74,37 @@ __all__ = [
     "ConnectionFailed",
     "DeadlineExceeded",
     "Deadlock",
+    "GcReport",
+    "GcState",
     "InvalidArgument",
     "KeyExists",
     "KeyLocked",
     "KeyRange",
+    "LockInfo",
     "LockTimeout",
+    "MvccInfo",
+    "MvccLock",
+    "MvccVersion",
     "Outcome",
     "Overloaded",
+    "Progress",
     "RawClient",
+    "ReadOptions",
     "RegionUnavailable",
     "ServerError",
+    "Snapshot",
     "SnapshotTooOld",
     "StorageError",
     "TikvError",
     "Timestamp",
+    "Transaction",
     "TransactionAborted",
+    "TransactionClient",
     "TransactionError",
     "TransactionTooLarge",
+    "TxnOptions",
     "UnsupportedByServer",
+    "Versioned",
     "WaitForEntry",
     "WriteConflict",
     "WrongType",
@@ -87,7 +113,25 @@ __all__ = [
     "redact_keys",
 ]
 
-_LAZY = {"RawClient": "pytikv.client.blocking", "AsyncRawClient": "pytikv.client.raw"}
+_LAZY = {
+    "AsyncRawClient": "pytikv.client.raw",
+    "AsyncSnapshot": "pytikv.client.txn.snapshot",
+    "AsyncTransaction": "pytikv.client.txn.transaction",
+    "AsyncTransactionClient": "pytikv.client.txn.client",
+    "GcReport": "pytikv.client.txn.admin.gc",
+    "GcState": "pytikv.client.txn.backend",
+    "LockInfo": "pytikv.client.txn.admin.locks",
+    "MvccInfo": "pytikv.client.txn.admin.mvcc",
+    "MvccLock": "pytikv.client.txn.admin.mvcc",
+    "MvccVersion": "pytikv.client.txn.admin.mvcc",
+    "Progress": "pytikv.client.txn.admin.range_task",
+    "RawClient": "pytikv.client.blocking",
+    "ReadOptions": "pytikv.client.txn.options",
+    "Snapshot": "pytikv.client.txn.blocking",
+    "Transaction": "pytikv.client.txn.blocking",
+    "TransactionClient": "pytikv.client.txn.blocking",
+    "TxnOptions": "pytikv.client.txn.options",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -265,6 +265,13 @@ class ClientConfig:
     """Embedded only: whether a write is on the disk when the call returns. False: a crash of the machine, not of the
     process, may lose the last writes. In text also `on` and `off`."""
 
+    gc_interval: float | None = field(default=None, metadata=_kind(_seconds(1.0)))
+    """Transactional clients only: seconds between two garbage collections that the client runs in the background, until
+    it is closed. One client of a cluster is enough. None: it runs none, but for calls of `gc`."""
+
+    gc_life_time: float = field(default=600.0, metadata=_kind(_seconds(1.0, 315_360_000.0)))
+    """Seconds that these garbage collections leave old versions readable."""
+
     def __post_init__(self) -> None:
         for option in dataclasses.fields(self):
             value = getattr(self, option.name)

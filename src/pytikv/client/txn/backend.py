@@ -216,7 +216,7 @@ class TxnBackend(Protocol):
         ...
 
     async def check_consistency(self) -> list[str]:
-        """Check the store's own records against each other; returns what is wrong. UnsupportedByServer over the wire."""
+        """Check the store's records against each other; returns what is wrong. UnsupportedByServer over the wire."""
         ...
 
     # --- life ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ Reads change nothing: every error says NOT_APPLIED, also where resolving a lock 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -314,6 +314,11 @@ class AsyncSnapshot:
         if reader is not None:
             return Timestamp(reader.start_ts)
         return None if self._ts is None else Timestamp(self._ts)
+
+    def __await__(self) -> Generator[Any, Any, AsyncSnapshot]:
+        """Fix the moment now, instead of at the first read; returns the snapshot."""
+        yield from self._begin().__await__()
+        return self
 
     async def _begin(self) -> SnapshotReader:
         """Fetch the timestamp, or check the one that was given; once for all who read at the same time."""

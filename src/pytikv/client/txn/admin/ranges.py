@@ -51,7 +51,7 @@ async def delete_range(backend: TxnBackend, start: bytes, end: bytes, *, on_prog
 
 
 async def unsafe_destroy_range(backend: TxnBackend, start: bytes, end: bytes) -> None:
-    """Remove a range of user keys from the disks of all stores. Raises ServerError that names the stores that failed."""
+    """Remove a range of user keys from the disks of all stores. Raises ServerError, which names those that failed."""
     low, high = _wire_range(backend, start, end)
     if low >= high:
         return
@@ -61,8 +61,8 @@ async def unsafe_destroy_range(backend: TxnBackend, start: bytes, end: bytes) ->
     failed = [f"{address}: {reason}" for address, answer in answers if (reason := _failure(answer))]
     if failed:
         raise ServerError(
-            f"{len(failed)} of {len(answers)} stores failed to remove the range, which may be gone in part: do it again; "
-            + "; ".join(failed),
+            f"{len(failed)} of {len(answers)} stores failed to remove the range, part of which may be gone: try again "
+            f"({'; '.join(failed)})",
             outcome=Outcome.UNDETERMINED,
             retryable=True,
         )
