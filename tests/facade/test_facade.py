@@ -11,31 +11,68 @@ import pytest
 import pytikv
 from pytikv.client.blocking import RawClient
 from pytikv.client.raw import AsyncRawClient
+from pytikv.client.txn.blocking import Snapshot, Transaction, TransactionClient
+from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.snapshot import AsyncSnapshot
+from pytikv.client.txn.transaction import AsyncTransaction
 
-LIFE = {"connect", "close", "with_options", "config"}
+LIFE = {"connect", "close", "with_options"}
+TWINS = [
+    (RawClient, AsyncRawClient),
+    (TransactionClient, AsyncTransactionClient),
+    (Transaction, AsyncTransaction),
+    (Snapshot, AsyncSnapshot),
+]
+CALLBACKS = {"run", "attempts"}
+"""They call back into the program, which is asynchronous in one of the two, and so are their words."""
+OWN_WORDS = {(TransactionClient, "begin"), (TransactionClient, "snapshot"), (Snapshot, "ts")}
+"""What waits in the blocking class is lazy in the other one, and says so."""
 
 
 def public(cls: type) -> dict[str, object]:
-    return {name: value for name, value in vars(cls).items() if not name.startswith("_") and callable(value)}
+    found: dict[str, object] = {}
+    for base in reversed(cls.__mro__):
+        found |= vars(base)
+    return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
-def test_same_methods() -> None:
-    names = public(RawClient).keys() - LIFE
-    assert names == public(AsyncRawClient).keys() - LIFE - {"is_owner"}
-    assert {"get", "put", "delete", "scan", "compare_and_swap", "batch_get"} <= names
+def members(kind: type) -> list[str]:
+    return sorted(public(kind))
 
 
-@pytest.mark.parametrize("name", sorted(public(RawClient).keys() | {"connect"}))
-def test_same_signatures_and_words(name: str) -> None:
-    ours, twin = getattr(RawClient, name), getattr(AsyncRawClient, name)
-    mine, other = inspect.signature(ours), inspect.signature(twin)
-    assert list(mine.parameters.values()) == list(other.parameters.values())
-    assert str(mine.return_annotation).replace("Iterator", "") == str(other.return_annotation).replace(
-        "AsyncIterator", ""
+@pytest.mark.parametrize(("ours", "twin"), TWINS)
+def test_same_members(ours: type, twin: type) -> None:
+    assert set(members(ours)) == set(members(twin)) - {"is_owner"}
+    assert all(inspect.getdoc(getattr(ours, name)) for name in members(ours))
+
+
+def test_members_that_must_be_there() -> None:
+    assert {"get", "put", "delete", "scan", "compare_and_swap", "batch_get"} <= set(members(RawClient))
+    assert {"begin", "run", "attempts", "snapshot", "current_timestamp", "gc"} <= set(members(TransactionClient))
+    assert {"split", "delete_range", "unsafe_destroy_range"} <= set(members(TransactionClient))
+    assert {"get", "get_for_update", "lock_keys", "insert", "savepoint", "commit", "outcome"} <= set(
+        members(Transaction)
     )
-    assert inspect.getdoc(ours) == inspect.getdoc(twin)
-    is_lazy = name in ("scan", "scan_prefix", "with_options")
-    assert inspect.iscoroutinefunction(twin) is not is_lazy
+
+
+@pytest.mark.parametrize(("ours", "twin", "name"), [(*pair, name) for pair in TWINS for name in members(pair[0])])
+def test_same_signatures_and_words(ours: type, twin: type, name: str) -> None:
+    mine, other = getattr(ours, name), getattr(twin, name)
+    if (ours, name) not in OWN_WORDS and name not in CALLBACKS:
+        assert inspect.getdoc(mine) == inspect.getdoc(other)
+    if isinstance(mine, property):
+        assert isinstance(other, property)
+        return
+    here, there = inspect.signature(mine), inspect.signature(other)
+    if name in CALLBACKS:
+        assert list(here.parameters) == list(there.parameters)
+        return
+    assert list(here.parameters.values()) == list(there.parameters.values())
+    plain, twins = str(here.return_annotation), str(there.return_annotation)
+    assert plain == twins.replace("AsyncIterator", "Iterator").replace("Async", "")
+    if name not in LIFE:
+        is_lazy = name in ("scan", "scan_prefix", "savepoint", "begin", "snapshot") or name.startswith("assert_")
+        assert inspect.iscoroutinefunction(other) is not is_lazy
 
 
 def test_public_names() -> None:
@@ -46,6 +83,10 @@ def test_public_names() -> None:
         pytikv.nonsense  # noqa: B018 - reading it is the test
     assert pytikv.RawClient is RawClient
     assert pytikv.AsyncRawClient is AsyncRawClient
+    assert pytikv.TransactionClient is TransactionClient
+    assert pytikv.AsyncTransactionClient is AsyncTransactionClient
+    assert pytikv.Transaction is Transaction
+    assert pytikv.Snapshot is Snapshot
 
 
 def loaded_after(code: str) -> set[str]:
@@ -59,6 +100,8 @@ def test_imports_are_light() -> None:
     assert not bare & {"asyncio", "rocksdict", "typer", "rich", "uvloop", "hpack", "google.protobuf", "pytikv.server"}
     blocking = loaded_after("import pytikv; pytikv.RawClient")
     assert not blocking & {"rocksdict", "typer", "uvloop", "pytikv.server", "pytikv.embedded"}
+    transactions = loaded_after("import pytikv; pytikv.TransactionClient")
+    assert not transactions & {"rocksdict", "typer", "uvloop", "asyncio", "pytikv.server", "pytikv.embedded_store"}
     embedded = loaded_after("import pytikv; pytikv.RawClient.connect('embedded://:memory:').close()")
     assert not embedded & {"rocksdict", "typer", "uvloop", "grpc"}
 
