@@ -1,0 +1,319 @@
+"""The real commands of a store behind regions that split, in virtual time, and clients whose requests go wrong at will.
+
+`Store` is one store's data with PD's clock. `Node` is a client's backend to it: a process of the simulated world, which
+can be killed at any request. `Node.faults` says what happens to which request; `Node.steps` tells what was sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pytikv.client.backoff import REGION_MISS, TIKV_RPC, Backoffer
+from pytikv.client.deadline import effective
+from pytikv.client.request_sender import Call, RegionStale
+from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
+from pytikv.client.txn.options import ReadOptions, TxnOptions
+from pytikv.client.txn.snapshot import SnapshotReader
+from pytikv.client.txn.transaction import AsyncTransaction
+from pytikv.codec import api, memcomparable
+from pytikv.config import ClientConfig
+from pytikv.errors import ConnectionFailed, Outcome, TikvError
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.rt.shared import SharedFuture
+from pytikv.server.engine.interface import CF_LOCK
+from pytikv.server.engine.memory import MemoryEngine
+from pytikv.server.storage.api_version import ApiVersion
+from pytikv.server.storage.txn_storage import TxnStorage, Waiting
+from pytikv.testing.sim import World
+from pytikv.types import KeyRange, Timestamp
+
+EPOCH_MS = 1_700_000_000_000
+LATENCY_S = 0.0005
+
+
+@dataclasses.dataclass
+class Fault:
+    """What happens to the requests called `name`; `nth` (from 0): to that one alone, else to all.
+
+    `what`: "drop request" and "drop answer" (the client tries again, as it does after a lost answer), "stale" (the
+    region has changed), "fail" (never sent), "die before" and "die after" (the process is killed), or a function that
+    is called before the request is served.
+    """
+
+    name: str
+    what: Any
+    nth: int | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class Place:
+    """A region: `[start, end)` in wire form."""
+
+    start: bytes
+    end: bytes
+    valid: bool = True
+
+    def holds(self, key: bytes) -> bool:
+        return self.start <= key and (not self.end or key < self.end)
+
+
+class Store:
+    """A store's data and PD's clock, and the clients of it."""
+
+    def __init__(self, world: World, version: str = "2") -> None:
+        self.world = world
+        self.driver: Any = None
+        self.skew_ms = 0
+        self._last = 0
+        self._nodes = 0
+        self.codec = api.v2(0, is_raw=False) if version == "2" else api.txn_v1()
+        self.engine = MemoryEngine()
+        keeper = world.process("store")
+        self.storage = TxnStorage(
+            self.engine, ApiVersion(version), now_s=lambda: world.now, current_ts=lambda: int(self.now_ts())
+        )
+        self.storage.use_timers(lambda seconds, callback: keeper.call_at(keeper.now() + seconds, callback))
+        self.places = [Place(b"", b"")]
+
+    def now_ts(self) -> Timestamp:
+        """A new timestamp of PD's oracle."""
+        self._last = max(self._last + 1, Timestamp.compose(EPOCH_MS + self.skew_ms + int(self.world.now * 1000)))
+        return Timestamp(self._last)
+
+    def split(self, *keys: bytes) -> None:
+        """Make regions begin at these user keys."""
+        for key in map(self.codec.encode_key, keys):
+            old = next(place for place in self.places if place.holds(key))
+            if old.start != key:
+                old.valid = False
+                self.places.remove(old)
+                self.places += [Place(old.start, key), Place(key, old.end)]
+        self.places.sort(key=lambda place: place.start)
+
+    def node(self, **options: Any) -> Node:
+        """A new client."""
+        self._nodes += 1
+        return Node(self, f"client {self._nodes}", ClientConfig(api_version=self.codec.api_version or 1, **options))
+
+    def locks(self) -> int:
+        """How many keys are locked."""
+        return len(list(self.engine.scan(CF_LOCK)))
+
+    def run(self, coroutine: Any, node: Node) -> Any:
+        """Run a coroutine as `node`'s process; what others do in it, they do by `Node.do`."""
+        self.driver = node.rt
+        return self.world.run(coroutine, process=node.name)
+
+
+class Node:
+    """`TxnBackend`: one client; see the module."""
+
+    def __init__(self, store: Store, name: str, config: ClientConfig) -> None:
+        self.store = store
+        self.name = name
+        self.rt: Any = store.world.process(name)
+        self.config = config
+        self.codec = store.codec
+        self.shared: dict[str, Any] = {}
+        self.faults: list[Fault] = []
+        self.steps: list[tuple[str, Any]] = []
+        self.known: list[Place] = list(store.places)
+
+    # --- what tests do ------------------------------------------------------------------------------------------------
+
+    def begin(self, **options: Any) -> AsyncTransaction:
+        return AsyncTransaction(self, TxnOptions(**options))
+
+    async def do(self, coroutine: Any) -> Any:
+        """Run a coroutine as this client's process, from the test's."""
+        if self.rt is self.store.driver:
+            return await coroutine
+        ended: SharedFuture[Any] = SharedFuture()
+
+        async def run() -> None:
+            try:
+                ended.set_result(await coroutine)
+            except Exception as error:
+                ended.set_exception(error)
+
+        self.rt.spawn(run(), name=self.name)
+        return await self.store.driver.wait(ended, None)
+
+    async def read(self, *keys: bytes) -> list[bytes | None]:
+        """The present values, in one snapshot."""
+        return await self.do(self._read(*keys))
+
+    async def _read(self, *keys: bytes) -> list[bytes | None]:
+        reader = SnapshotReader(self, await self.timestamp(self.rt.now() + 10), ReadOptions())
+        found = await reader.batch_get(keys)
+        return [found.get(key) for key in keys]
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.steps]
+
+    def requests(self, name: str) -> list[Any]:
+        return [request for called, request in self.steps if called == name]
+
+    # --- the protocol -------------------------------------------------------------------------------------------------
+
+    def with_config(self, config: ClientConfig) -> Node:
+        raise AssertionError("not needed")
+
+    async def timestamp(self, deadline: float) -> Timestamp:
+        async def take(_: Any) -> Any:
+            return self.store.now_ts()
+
+        found: Timestamp = await self._step("timestamp", None, self.call(deadline), take)
+        return found
+
+    async def low_resolution_timestamp(self, max_age_s: float, deadline: float) -> Timestamp:
+        return self.store.now_ts()
+
+    async def validate_read_ts(self, read_ts: int, deadline: float) -> None:
+        return None
+
+    def call(self, deadline: float | None = None) -> Call:
+        return Call(Backoffer(self.rt, effective(self.rt.now(), self.config.timeout) if deadline is None else deadline))
+
+    async def find(self, key: bytes, call: Call) -> Any:
+        return next(place for place in self.known if place.holds(key))
+
+    async def group(self, items: Sequence[Any], key_of: Any, call: Call) -> list[tuple[Any, Sequence[Any]]]:
+        assert items, "a real store dies of a request without keys"
+        keys = [key_of(item) if key_of else item for item in items]
+        assert len(set(keys)) == len(keys), "a real store dies of a key that stands twice in a prewrite"
+        groups: dict[int, tuple[Place, list[Any]]] = {}
+        for key, item in sorted(zip(keys, items, strict=True), key=lambda pair: pair[0]):
+            place = await self.find(key, call)
+            groups.setdefault(id(place), (place, []))[1].append(item)
+        return list(groups.values())
+
+    async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[TxnPiece]:
+        found = []
+        for place in self.known:
+            if (not end_key or place.start < end_key) and (not place.end or place.end > start_key):
+                ends = [end for end in (place.end, end_key) if end]
+                found.append(TxnPiece(place, max(place.start, start_key), min(ends, default=b"")))
+        return found
+
+    async def first_piece(self, start_key: bytes, end_key: bytes, call: Call, *, reverse: bool = False) -> TxnPiece:
+        pieces = await self.pieces(start_key, end_key, call)
+        return pieces[-1] if reverse else pieces[0]
+
+    async def get(
+        self,
+        key: bytes,
+        version: int,
+        call: Call | None,
+        context: RequestContext = DEFAULT_CONTEXT,
+        *,
+        need_commit_ts: bool = False,
+    ) -> Any:
+        request = kvrpcpb.GetRequest(key=key, version=version, need_commit_ts=need_commit_ts)
+        call = call or self.call()
+        while True:
+            try:
+                answer = await self._serve("KvGet", await self.find(key, call), request, call, context)
+            except RegionStale:
+                continue
+            if answer.HasField("error") or need_commit_ts:
+                return answer
+            return None if answer.not_found else answer.value
+
+    async def batch_get(
+        self,
+        region: Any,
+        keys: Sequence[bytes],
+        version: int,
+        call: Call,
+        context: RequestContext = DEFAULT_CONTEXT,
+        *,
+        need_commit_ts: bool = False,
+    ) -> Any:
+        return await self._serve(
+            "KvBatchGet", region, kvrpcpb.BatchGetRequest(keys=keys, version=version), call, context
+        )
+
+    async def send(self, rpc: Any, region: Any, request: Any, call: Call, context: Any = DEFAULT_CONTEXT) -> Any:
+        return await self._serve(rpc.name, region, request, call, context)
+
+    async def _serve(self, name: str, place: Place, request: Any, call: Call, context: RequestContext) -> Any:
+        copy = type(request).FromString(request.SerializeToString())
+        copy.context.isolation_level = context.isolation
+        copy.context.resolved_locks[:] = context.resolved_locks
+        copy.context.committed_locks[:] = context.committed_locks
+        encode = memcomparable.encode
+        within = KeyRange(encode(place.start) if place.start else b"", encode(place.end) if place.end else b"")
+
+        async def execute(request: Any) -> Any:
+            if not place.valid:
+                raise RegionStale
+            if name == "SplitRegion":
+                self.store.split(*map(self.codec.decode_key, request.split_keys))
+                return kvrpcpb.SplitRegionResponse()
+            done = self.store.storage.execute(name, request, within)
+            return (await self._wait(done) if isinstance(done, Waiting) else done).response
+
+        try:
+            answer = await self._step(name, copy, call, execute)
+        except RegionStale:
+            self.known = list(self.store.places)
+            await call.backoffer.backoff(REGION_MISS, "epoch not match")
+            raise
+        except TikvError as error:
+            call.settle(error)
+            raise
+        call.lost = None
+        return answer
+
+    async def _wait(self, waiting: Waiting) -> Any:
+        answer: SharedFuture[Any] = SharedFuture()
+        waiting.on_done(answer.set_result)
+        try:
+            return await self.rt.wait(answer, self.rt.now() + waiting.deadline_s)
+        except TimeoutError:
+            waiting.expire()
+            return await self.rt.wait(answer, None)
+        except BaseException:
+            waiting.cancel()
+            raise
+
+    async def _step(self, name: str, request: Any, call: Call, serve: Callable[[Any], Any]) -> Any:
+        """Send one request until it is answered, with what `faults` says."""
+        while True:
+            if self.rt.now() >= call.backoffer.deadline:
+                raise call.backoffer.exhausted()
+            number = self.names().count(name)
+            self.steps.append((name, request))
+            what = next((f.what for f in self.faults if f.name == name and f.nth in (None, number)), None)
+            if callable(what):
+                what = what()
+            await self._perhaps_die(what, "die before")
+            if what == "stale":
+                raise RegionStale
+            if what == "fail":
+                raise ConnectionFailed(f"{name} was not sent", outcome=Outcome.NOT_APPLIED)
+            await self.rt.sleep(LATENCY_S)
+            answer = await serve(request) if what != "drop request" else None
+            await self._perhaps_die(what, "die after")
+            if what not in ("drop request", "drop answer"):
+                await self.rt.sleep(LATENCY_S)
+                return answer
+            call.lost = "the answer was lost"
+            await call.backoffer.backoff(TIKV_RPC, f"{name}: the answer was lost")
+
+    async def _perhaps_die(self, what: Any, when: str) -> None:
+        if what == when:
+            self.rt.call_soon(lambda: self.store.world.crash(self.name))
+            await self.rt.sleep(3600)
+
+    async def send_to_all_stores(self, rpc: Any, request: Any, call: Call) -> list[tuple[str, Any]]:
+        raise AssertionError("not needed")
+
+    async def gc_state(self, deadline: float) -> GcState:
+        return GcState(0, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is not needed")
