@@ -24,7 +24,7 @@ KeyError_ = kvrpcpb.KeyError
             KeyError_(
                 retryable="WriteConflict...",
                 conflict=kvrpcpb.WriteConflict(
-                    start_ts=5, conflict_ts=6, conflict_commit_ts=7, key=WIRE, reason=REASON
+                    start_ts=5, conflict_ts=6, conflict_commit_ts=7, key=WIRE, reason="Optimistic"
                 ),
             ),
             pytikv.WriteConflict,
