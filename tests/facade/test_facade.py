@@ -50,9 +50,7 @@ def test_members_that_must_be_there() -> None:
     assert {"get", "put", "delete", "scan", "compare_and_swap", "batch_get"} <= set(members(RawClient))
     assert {"begin", "run", "attempts", "snapshot", "current_timestamp", "gc"} <= set(members(TransactionClient))
     assert {"split", "delete_range", "unsafe_destroy_range"} <= set(members(TransactionClient))
-    assert {"get", "get_for_update", "lock_keys", "insert", "savepoint", "commit", "outcome"} <= set(
-        members(Transaction)
-    )
+    assert {"get", "get_for_update", "lock_keys", "savepoint", "commit", "outcome"} <= set(members(Transaction))
 
 
 @pytest.mark.parametrize(("ours", "twin", "name"), [(*pair, name) for pair in TWINS for name in members(pair[0])])
