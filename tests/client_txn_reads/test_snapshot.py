@@ -466,6 +466,12 @@ def test_a_snapshot_fetches_its_timestamp_once(world: Any, store: Any) -> None:
         assert [key async for key, _ in snapshot.scan_prefix(b"k", reverse=True)] == keys(0, 3)[::-1]
         assert await snapshot.batch_get([]) == {}
         assert store.oracle_calls == 1
+        now = await store.snapshot()
+        fill(store, 6, 7)
+        assert now.ts is not None
+        assert await now.get(b"k0006") is None
+        assert await now is now
+        assert store.oracle_calls == 2
 
     world.run(body())
 
