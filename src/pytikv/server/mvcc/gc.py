@@ -1,8 +1,8 @@
 """Garbage collection: which versions no read at or above the safe point can need, and the step that removes them.
 
 Of each key the records above the safe point stay. From the safe point down: LOCK and ROLLBACK records go; the first PUT
-stays, since it is what is visible at the safe point; below it everything goes. When the first change is a DELETE it goes
-as well, but last: as long as anything older is left, the DELETE must hide it. A PUT takes its long value along.
+stays, since it is what is visible at the safe point; below it everything goes. When the first change is a DELETE it
+goes as well, but last: as long as anything older is left, the DELETE must hide it. A PUT takes its long value along.
 
 The caller makes sure that no lock of a transaction at or below the safe point is left (clients resolve them first).
 Then nothing at or below the safe point is written any more, but for a rollback noted on an old record, which the
