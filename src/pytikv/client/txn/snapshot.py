@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pytikv.client import backoff
 from pytikv.client.arguments import check_bytes, check_key, check_keys, prefix_end
@@ -44,7 +44,6 @@ KEYS_PER_REQUEST: Final = 5120  # as client-go, txnkv/txnsnapshot/snapshot.go
 _IDS_KEPT: Final = 1024
 _ENTRY_BYTES: Final = 100  # what a dict takes for an entry, about
 _UNKNOWN: Final = object()
-_Self = TypeVar("_Self", bound="AsyncSnapshot")
 
 
 class SnapshotReader:
@@ -307,15 +306,6 @@ class AsyncSnapshot:
         self._options = options
         self._reader: SnapshotReader | None = None
         self._flights: Flights | None = None
-
-    def __await__(self: _Self) -> Generator[Any, None, _Self]:
-        """Fetch the timestamp now instead of at the first read, or check the one that was given."""
-        return self._fetched().__await__()
-
-    async def _fetched(self: _Self) -> _Self:
-        if self._reader is None:
-            await self._begin()
-        return self
 
     @property
     def ts(self) -> Timestamp | None:
