@@ -5,7 +5,8 @@ is the newest value there is, and stays so while the lock is held. The first try
 first start_ts), which saves asking PD wherever nobody else writes. A store that saw a newer version answers a conflict:
 a fresh for_update_ts is taken and the keys still missing are asked for again, all inside the call.
 
-*Waiting.* The store queues the request for a second at most; the call sends it again until its own time is over. Before
+*Waiting.* The store queues the request for a second at most (and for less than `rpc_timeout`, so that its answer is in
+time); the call sends it again until its own time is over. Before
 it does, locks whose owner shows no sign of life are resolved (one that was touched within `_ALIVE_MS` is left alone).
 `wait_s` 0: KeyLocked at once, unless the lock is a dead one. Time over: LockTimeout.
 
@@ -33,6 +34,7 @@ from typing import Any, Final, NoReturn
 
 from pytikv.client import backoff
 from pytikv.client.by_region import run_bounded
+from pytikv.client.contexts import rpc_timeout_s
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import KV_PESSIMISTIC_LOCK
 from pytikv.client.txn.backend import TxnBackend
@@ -261,7 +263,7 @@ class PessimisticLocks:
             lock_ttl=(self._options.lock_ttl_ms or MANAGED_TTL_MS) + elapsed_ms,
             for_update_ts=self.for_update_ts,
             is_first_lock=len(taking.keys) == 1 and self.beat is None,
-            wait_timeout=_NO_WAIT if wish.wait_s == 0 else max(1, int((taking.wait_until - now) * 1000)),
+            wait_timeout=_NO_WAIT if wish.wait_s == 0 else self._patience_ms(taking.wait_until - now),
             return_values=wish.returns_values or wish.only_if_exists,
             min_commit_ts=self.for_update_ts + 1,
             check_existence=wish.checks_existence,
@@ -273,6 +275,10 @@ class PessimisticLocks:
         for key in batch:
             request.mutations.add(op=op, key=key, assertion=assertion)
         return request
+
+    def _patience_ms(self, left_s: float) -> int:
+        """How long the store may queue the request: its answer, which tells the lock, must come before the RPC ends."""
+        return max(1, int(min(left_s, rpc_timeout_s(self._backend.config) / 2) * 1000))
 
     def _read(
         self, request: kvrpcpb.PessimisticLockRequest, response: kvrpcpb.PessimisticLockResponse, taking: _Taking
