@@ -24,7 +24,12 @@ from pytikv.wire.server import CallInfo, Unary
 
 TSO = "/pdpb.PD/Tso"
 TIMEOUT_S = 10.0
-_SLOTS = {field.name: field.number for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields}
+# BatchCommands calls KvGet `Get`, and so on.
+_SLOTS = {
+    prefix + field.name: field.number
+    for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields
+    for prefix in ("", "Kv", "KV")
+}
 
 
 class ShiftedRuntime(AioRuntime):

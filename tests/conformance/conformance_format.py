@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from pytikv.codec import memcomparable
+from pytikv.codec.farmhash import fingerprint64
 from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import metapb_pb2 as metapb
 
@@ -206,22 +207,22 @@ def _escape(byte: int) -> str:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def compare(want: Tree, got: Tree, ignore: list[str], path: str = "") -> list[str]:
+def compare(want: Tree, got: Tree, ignore: list[str], notation: Notation, path: str = "") -> list[str]:
     """Return what differs, one line each."""
     if any(fnmatch.fnmatchcase(path, pattern) for pattern in ignore):
         return []
     if isinstance(want, str):
-        matched = _match(want, got)
+        matched = _match(want, got, notation)
         if matched is not None:
             return [] if matched else [f"{path}: want {want} got {got!r}"]
     if isinstance(want, dict):
         if not isinstance(got, dict):
-            missing = [line for name in want for line in compare(want[name], None, ignore, _dot(path, name))]
+            missing = [line for name in want for line in compare(want[name], None, ignore, notation, _dot(path, name))]
             return [] if got is None and want and not missing else [f"{path or 'answer'}: want {want} got {got!r}"]
         lines = []
         for name in {**want, **got}:
             if name in want:
-                lines += compare(want[name], got.get(name), ignore, _dot(path, name))
+                lines += compare(want[name], got.get(name), ignore, notation, _dot(path, name))
             elif not any(fnmatch.fnmatchcase(_dot(path, name), pattern) for pattern in ignore):
                 lines.append(f"{_dot(path, name)}: want nothing got {got[name]!r}")
         return lines
@@ -229,7 +230,11 @@ def compare(want: Tree, got: Tree, ignore: list[str], path: str = "") -> list[st
         items = [] if got is None else got
         if not isinstance(items, list) or len(items) != len(want):
             return [f"{path}: want {want} got {got!r}"]
-        return [line for i, item in enumerate(want) for line in compare(item, items[i], ignore, _dot(path, str(i)))]
+        return [
+            line
+            for i, item in enumerate(want)
+            for line in compare(item, items[i], ignore, notation, _dot(path, str(i)))
+        ]
     if _is_free_text(path) and isinstance(want, str) and isinstance(got, str):
         return []
     if type(want) is type(got) and want == got:
@@ -247,7 +252,7 @@ def _is_free_text(path: str) -> bool:
     return path.rpartition(".")[2] in _FREE_TEXT or path == "error" or path.endswith(".error")
 
 
-def _match(want: str, got: Tree) -> bool | None:
+def _match(want: str, got: Tree, notation: Notation) -> bool | None:
     """Apply a matcher; None when `want` is none."""
     if not (want.startswith("<") and want.endswith(">")):
         return None
@@ -256,6 +261,8 @@ def _match(want: str, got: Tree) -> bool | None:
         return True
     if inner == "present":
         return got is not None
+    if inner.startswith("fingerprint64 "):
+        return got == fingerprint64(notation.bytes_of(inner[14:]))
     if inner.startswith("contains:"):
         return isinstance(got, str) and inner[9:] in got
     span = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", inner)

@@ -94,14 +94,14 @@ class Runner:
 
     async def play(self, scenario: Tree) -> list[str]:
         """Return what differed; nothing if all is as it should be."""
-        notation = Notation(new_run(), await self._base())
+        notation = Notation(new_run(), await (self._now() if scenario.get("clock") == "now" else self._base()))
         self._last_ts = 0
         lines: list[str] = []
         started: dict[str, tuple[int, Tree, asyncio.Task[Tree]]] = {}
 
         def check(number: int, step: Tree, got: Tree) -> None:
             ignore = [*scenario.get("ignore", []), *step.get("ignore", [])]
-            found = compare(step.get("response", {}), got, ignore)
+            found = compare(step.get("response", {}), got, ignore, notation)
             lines.extend(f"step {number} {step['rpc']}: {line}" for line in found)
 
         for number, step in enumerate(scenario["steps"], 1):
@@ -127,6 +127,12 @@ class Runner:
         answer = await self._tso(pdpb.TsoRequest(header=self._header, count=1))
         self._past = max(answer.timestamp.physical - 20_000, self._past + 1)
         return self._past << 18
+
+    async def _now(self) -> int:
+        """The present time as a base, above all that the store has served, and past by the time it is used."""
+        answer = await self._tso(pdpb.TsoRequest(header=self._header, count=1))
+        await self._cluster.sleep(0.06)
+        return (answer.timestamp.physical + 1) << 18
 
     async def _tso(self, request: pdpb.TsoRequest) -> pdpb.TsoResponse:
         return pdpb.TsoResponse.FromString(await self._cluster.pd("/pdpb.PD/Tso", request.SerializeToString()))
@@ -178,7 +184,7 @@ class Runner:
 
     async def _store_step(self, notation: Notation, scenario: Tree, step: Tree) -> Tree:
         rpc, tree = step["rpc"], step.get("request", {})
-        name = _MESSAGES.get(rpc, rpc)
+        name = _MESSAGES.get(rpc, rpc.removeprefix("Kv").removeprefix("KV"))
         is_raw = rpc.startswith("Raw") or tree.get("is_raw_kv", False)
         key = notation.bytes_of(step["route"] if "route" in step else _route(tree))
         if key and (not is_raw or scenario["api"] == "v2"):

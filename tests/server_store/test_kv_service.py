@@ -25,7 +25,6 @@ from pytikv.server.engine.meta import EngineMeta
 from pytikv.server.pd.server import PdServer
 from pytikv.server.services import hot
 from pytikv.server.services.batch_commands import BatchCommands
-from pytikv.server.services.durable import DurableGate
 from pytikv.server.services.kv_service import KvService
 from pytikv.server.services.outcome import Blocking, Durable
 from pytikv.server.services.tikv import AsyncKvService, tikv_routes
@@ -240,7 +239,7 @@ def test_malformed_bytes_on_every_rpc() -> None:
         ):
             assert _status_of(service, rpc, data) in (Status.OK, Status.INTERNAL, Status.INVALID_ARGUMENT)
     with pytest.raises(RpcError) as caught:
-        service.perform("KvGet", b"")
+        service.perform("KvGC", b"")
     assert caught.value.status == Status.UNIMPLEMENTED
 
 
@@ -363,7 +362,7 @@ def test_batch_commands_answers_each_id_once_and_shares_flushes() -> None:
         store = new_store(engine)
         service = KvService(store)
         stream: Any = Stream()
-        handler = BatchCommands(rt, service, DurableGate(rt, engine, service.durable), stream)
+        handler = BatchCommands(AsyncKvService(rt, service), stream)
         engine.flushes = 0
         delay = tikvpb.BatchCommandsEmptyRequest(test_id=9, delay_time=1).SerializeToString()
         checked = kvrpcpb.RawScanRequest(context=context_for(store), limit=5000).SerializeToString()
@@ -396,7 +395,7 @@ def test_batch_commands_when_the_disk_fails() -> None:
         store = new_store(engine)
         service = KvService(store)
         stream: Any = Stream()
-        handler = BatchCommands(rt, service, DurableGate(rt, engine, service.durable), stream)
+        handler = BatchCommands(AsyncKvService(rt, service), stream)
         engine.fails = True
         handler.on_message(envelope.encode([(SLOTS["RawPut"], put(store, b"k", b"v"), 1)]))
         await settled(stream, 1)
@@ -410,7 +409,7 @@ def test_batch_commands_refuses_what_is_no_message() -> None:
     async def body(rt: AioRuntime) -> None:
         store = new_store()
         service = KvService(store)
-        handler = BatchCommands(rt, service, DurableGate(rt, store.engine, service.durable), Stream())  # type: ignore[arg-type]
+        handler = BatchCommands(AsyncKvService(rt, service), Stream())  # type: ignore[arg-type]
         for message in (b"\xff", b"\x0a\x05", envelope.encode([(SLOTS["RawScan"], b"\xff", 1)])):
             with pytest.raises(RpcError) as caught:
                 handler.on_message(message)

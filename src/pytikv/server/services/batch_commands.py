@@ -1,16 +1,16 @@
 """BatchCommands: many commands in one message, answered in any order, each id exactly once.
 
 What a message brings is carried out in order within its turn. Answers that may go at once leave together in one
-message; those that wait for the disk leave together when it is done; what runs off the loop leaves by itself. When the
-client ends its side, the stream ends with the last answer. A command that this store does not know gets an empty entry;
-bytes that are no message, and another cluster's id, end the stream, as with TiKV.
+message; those that wait for the disk leave together when it is done; what runs off the loop, or waits for a lock,
+leaves by itself. When the client ends its side, the stream ends with the last answer. A command that this store does
+not know gets an empty entry; bytes that are no message, and another cluster's id, end the stream, as with TiKV.
 
 Source: TiKV src/server/service/kv.rs (batch_commands, handle_batch_commands_request), service/batch.rs.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -20,7 +20,7 @@ from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.rt.interface import Runtime
 from pytikv.server.services.durable import DurableGate
 from pytikv.server.services.kv_service import KvService
-from pytikv.server.services.outcome import Blocking, Durable
+from pytikv.server.services.outcome import Blocking, Durable, Waits
 from pytikv.wire.errors import RpcError, Status
 from pytikv.wire.server import ServerStream, StreamHandler
 
@@ -31,14 +31,27 @@ _MAX_DELAY_MS: Final = 60_000
 _Answer = tuple[int, bytes, int]  # slot, body, id
 
 
+class OnLoop(Protocol):
+    """What is used of `tikv.AsyncKvService`."""
+
+    rt: Runtime
+    service: KvService
+    gate: DurableGate
+
+    async def complete(self, outcome: Blocking | Waits) -> bytes | Durable:
+        """Carry out what takes time."""
+        ...
+
+
 class BatchCommands(StreamHandler):
     """The handler of one BatchCommands stream."""
 
-    def __init__(self, rt: Runtime, service: KvService, gate: DurableGate, stream: ServerStream) -> None:
-        self._rt = rt
-        self._service = service
-        self._slots = service.slots
-        self._gate = gate
+    def __init__(self, service: OnLoop, stream: ServerStream) -> None:
+        self._rt = service.rt
+        self._on_loop = service
+        self._service = service.service
+        self._slots = service.service.slots
+        self._gate = service.gate
         self._stream = stream
         self._outstanding = 0  # messages yet to be sent for what was asked
         self._is_half_closed = False
@@ -96,9 +109,9 @@ class BatchCommands(StreamHandler):
 
         self._gate.when_durable(ticket, tell)
 
-    async def _run(self, outcome: Blocking, slot: int, ident: int) -> None:
+    async def _run(self, outcome: Blocking | Waits, slot: int, ident: int) -> None:
         try:
-            result = await self._rt.run_blocking(outcome.run)
+            result = await self._on_loop.complete(outcome)
         except RpcError as error:
             self._stream.finish(error.status, error.details)
             return

@@ -1,15 +1,9 @@
 """A store's RPCs by name: serialized request in, serialized answer out.
 
 `execute` runs in the calling thread and says what is left to do (see `outcome`); it knows neither wire nor loop. The
-two hot commands go past protobuf (`hot`); everything else is decoded, checked, run and encoded in one place, `_serve`.
-
-*Durability and reads.* With `sync`, the answer of a write waits for the disk. Its effect is visible before that, so a
-read that met it must wait as well: had it been answered and the power failed, it would have shown what never was. Keys
-whose writes are under way are in `_pending`; reads of one key look there, reads of ranges wait for all writes. What is
-durable is forgotten by `durable`. The key None stands for a range that is being deleted.
-
-*Bad input*: bytes that are no request are INTERNAL, another cluster's id INVALID_ARGUMENT, as with TiKV; both travel as
-RpcError. Commands that TiKV dies of (conformance README, item 15) are answered with an error text.
+three hot commands go past protobuf (`hot`); every other raw one is decoded, checked, run and encoded in one place,
+`_serve`, every other transactional one in `services.txn`. Reads wait for writes that they may have met and that are not
+durable yet (`pending`). Commands that TiKV dies of (conformance README, item 15) are answered with an error.
 """
 
 from __future__ import annotations
@@ -17,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from pytikv.codec import memcomparable
 from pytikv.errors import StorageError
@@ -26,11 +20,16 @@ from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.server.regions import RegionError
 from pytikv.server.services import hot
 from pytikv.server.services.errors import region_error_body, region_error_of_storage, too_large, undetermined
-from pytikv.server.services.outcome import Blocking, Durable, Outcome
+from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
+from pytikv.server.services.pending import PendingWrites
 from pytikv.server.services.raw import RawCommands, count
+from pytikv.server.services.requests import check_cluster, decode, encode
+from pytikv.server.services.txn import TxnCommands
 from pytikv.server.storage.api_version import ApiVersion, check_raw_keys
 from pytikv.server.storage.errors import RaftEntryTooLarge, StorageRefusal
+from pytikv.server.storage.txn_storage import Done
 from pytikv.server.store import Store
+from pytikv.types import KeyRange
 from pytikv.wire.errors import RpcError, Status
 
 __all__ = ["Handler", "KvService"]
@@ -51,14 +50,11 @@ class KvService:
         self._regions = store.regions
         self._get, self._put = store.raw.get, store.raw.put
         self._is_v2 = store.api_version is ApiVersion.V2
-        self._pending: dict[bytes | None, int] = {}
+        self._pending = PendingWrites(store.engine, sync=sync)
+        self._txn = TxnCommands(store, self._pending)
         self._feedback_no = 0
-        self.handlers = self._make_handlers()
-        self.slots: dict[int, Handler] = {
-            field.number: self.handlers[field.name]
-            for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields
-            if field.name in self.handlers
-        }
+        self.handlers = {**self._make_handlers(), **self._txn.handlers()}
+        self.slots = self._make_slots()
 
     def _make_handlers(self) -> dict[str, Handler]:
         raw, rpc = self._raw, kvrpcpb
@@ -82,6 +78,16 @@ class KvService:
             "GetHealthFeedback": self._get_health_feedback,
         }
 
+    def _make_slots(self) -> dict[int, Handler]:
+        """Return the handlers by field of BatchCommands: it calls KvGet `Get`, and so on."""
+        by_name = {name.lower(): handler for name, handler in self.handlers.items()}
+        slots = {}
+        for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields:
+            handler = by_name.get(field.name.lower()) or by_name.get(f"kv{field.name.lower()}")
+            if handler is not None:
+                slots[field.number] = handler
+        return slots
+
     # --- for whoever carries the answers ------------------------------------------------------------------------------
 
     def execute(self, rpc: str, request: bytes) -> Outcome:
@@ -92,10 +98,15 @@ class KvService:
         return handler(request)
 
     def perform(self, rpc: str, request: bytes) -> bytes:
-        """Carry out an RPC and wait, in this thread, until its answer may go out. Raises as `execute`."""
+        """Carry out an RPC and wait, in this thread, until its answer may go out. Raises as `execute`.
+
+        A request that would have to wait for a lock is answered as if its time were over.
+        """
         outcome = self.execute(rpc, request)
         if isinstance(outcome, Blocking):
             outcome = outcome.run()
+        if isinstance(outcome, Waits):
+            outcome = _expired(outcome)
         if isinstance(outcome, bytes):
             return outcome
         try:
@@ -107,8 +118,7 @@ class KvService:
 
     def durable(self, ticket: int) -> None:
         """Forget pending writes up to `ticket`."""
-        if self._pending:
-            self._pending = {key: at for key, at in self._pending.items() if at > ticket}
+        self._pending.durable(ticket)
 
     def not_durable(self, error: StorageError) -> bytes:
         """Return the answer for a write, or a read that met one, whose flush failed."""
@@ -134,17 +144,13 @@ class KvService:
         except (StorageRefusal, StorageError, UnicodeDecodeError):
             return self._raw_get_slowly(data)
         body = hot.NOT_FOUND if value is None else hot.encode_value(value)
-        return self._gated(key, body) if self._pending else body
-
-    def _gated(self, key: bytes, body: bytes) -> bytes | Durable:
-        ticket = max(self._pending.get(key, 0), self._pending.get(None, 0))
-        return Durable(body, ticket) if ticket else body
+        return self._pending.gate(key, body) if self._pending.is_any else body
 
     def _raw_get_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
-        request = _decode(kvrpcpb.RawGetRequest, data)
+        request = decode(kvrpcpb.RawGetRequest, data)
         outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get, "")
         self._remember(context, request.context)
-        return self._gated(request.key, outcome) if isinstance(outcome, bytes) else outcome
+        return self._pending.gate(request.key, outcome) if isinstance(outcome, bytes) else outcome
 
     def _raw_put(self, data: bytes) -> Outcome:
         parts = hot.split_put(data)
@@ -170,11 +176,11 @@ class KvService:
         count(region, len(key) + len(value))
         if not self._sync:
             return b""
-        self._pending[key] = ticket
+        self._pending.note_one(key, ticket)
         return Durable(b"", ticket)
 
     def _raw_put_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
-        request = _decode(kvrpcpb.RawPutRequest, data)
+        request = decode(kvrpcpb.RawPutRequest, data)
         outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put, "")
         self._remember(context, request.context)
         return outcome
@@ -197,7 +203,7 @@ class KvService:
         """Return a handler. `pairs`: the field where one pair stands for an error, in answers without `error`."""
 
         def handle(data: bytes) -> Outcome:
-            request = _decode(request_type, data)
+            request = decode(request_type, data)
             if _is_long(request):
                 return Blocking(lambda: self._serve(request, response_type(), run, pairs))
             return self._serve(request, response_type(), run, pairs)
@@ -205,40 +211,38 @@ class KvService:
         return handle
 
     def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int], pairs: str) -> bytes | Durable:
-        self._check_cluster(request.context)
+        check_cluster(self.store.cluster_id, request.context)
         try:
             ticket = run(request, response)
         except RegionError as error:
             response.region_error.CopyFrom(error.error)
-            return _bytes(response)
+            return encode(response)
         except RaftEntryTooLarge as error:
             response.region_error.CopyFrom(too_large(error, request.context.region_id))
-            return _bytes(response)
+            return encode(response)
         except StorageRefusal as error:
             _say(response, pairs, str(error), error.debug)
-            return _bytes(response)
+            return encode(response)
         except StorageError as error:
             return self._storage_failed(response, error, pairs)
-        body = _bytes(response)
+        body = encode(response)
         if not self._sync:
             return body
         if ticket:
             self._note_pending(request, ticket)
             return Durable(body, ticket)
         # A read: it must not tell what is not durable yet. One key is looked up by the caller.
-        ticket = self.engine.ticket
-        is_single = type(request) is kvrpcpb.RawGetRequest
-        return body if is_single or not self._pending else Durable(body, ticket)
+        return body if type(request) is kvrpcpb.RawGetRequest else self._pending.gate_all(body)
 
     def _note_pending(self, request: Any, ticket: int) -> None:
         if hasattr(request, "key"):
-            self._pending[request.key] = ticket
+            self._pending.note_one(request.key, ticket)
         elif hasattr(request, "pairs"):
-            self._pending.update((pair.key, ticket) for pair in request.pairs)
+            self._pending.note([pair.key for pair in request.pairs], ticket)
         elif hasattr(request, "keys"):
-            self._pending.update((key, ticket) for key in request.keys)
+            self._pending.note(list(request.keys), ticket)
         else:
-            self._pending[None] = ticket
+            self._pending.note([None], ticket)
 
     def _storage_failed(self, response: Any, error: StorageError, pairs: str = "") -> bytes:
         answer = region_error_of_storage(error)
@@ -246,24 +250,19 @@ class KvService:
             response.region_error.CopyFrom(answer)
         else:
             _say(response, pairs, str(error), f"Error(Other({str(error)!r}))")
-        return _bytes(response)
-
-    def _check_cluster(self, context: kvrpcpb.Context) -> None:
-        if context.cluster_id and context.cluster_id != self.store.cluster_id:
-            text = "the cluster id of the request does not match the TiKV cluster"
-            raise RpcError(Status.INVALID_ARGUMENT, text, not_processed=True)
+        return encode(response)
 
     def _split_region(self, data: bytes) -> Outcome:
-        request = _decode(kvrpcpb.SplitRegionRequest, data)
-        self._check_cluster(request.context)
+        request = decode(kvrpcpb.SplitRegionRequest, data)
+        check_cluster(self.store.cluster_id, request.context)
 
         def run() -> bytes:
             response = kvrpcpb.SplitRegionResponse()
             try:
                 region = self._regions.check(request.context).region
                 keys = list(request.split_keys or ([request.split_key] if request.split_key else []))
-                encode = self._raw.region_key if request.is_raw_kv else _encode_txn_key
-                parts = self.store.split(region, [encode(key) for key in keys])
+                form = self._raw.region_key if request.is_raw_kv else memcomparable.encode
+                parts = self.store.split(region, [form(key) for key in keys])
             except RegionError as error:
                 response.region_error.CopyFrom(error.error)
             except StorageError as error:
@@ -276,32 +275,29 @@ class KvService:
                 if len(parts) == 2:
                     response.left.CopyFrom(parts[0])
                     response.right.CopyFrom(parts[1])
-            return _bytes(response)
+            return encode(response)
 
         return Blocking(run)
 
     def _get_store_safe_ts(self, data: bytes) -> Outcome:
-        """GetStoreSafeTS: nothing holds a read back here, so everything up to now is safe."""
-        _decode(kvrpcpb.StoreSafeTSRequest, data)
-        return Blocking(lambda: _bytes(kvrpcpb.StoreSafeTSResponse(safe_ts=self.store.pd.get_ts(1))))
+        """GetStoreSafeTS: up to where no lock of the range holds a stale read back."""
+        request = decode(kvrpcpb.StoreSafeTSRequest, data)
+        bounds = KeyRange(request.key_range.start_key, request.key_range.end_key)
+        return Blocking(lambda: encode(kvrpcpb.StoreSafeTSResponse(safe_ts=self.store.txn.ranges.safe_ts(bounds))))
 
     def _get_health_feedback(self, data: bytes) -> Outcome:
-        _decode(kvrpcpb.GetHealthFeedbackRequest, data)
+        decode(kvrpcpb.GetHealthFeedbackRequest, data)
         self._feedback_no += 1
         feedback = kvrpcpb.HealthFeedback(store_id=self.store.id, feedback_seq_no=self._feedback_no, slow_score=1)
-        return _bytes(kvrpcpb.GetHealthFeedbackResponse(health_feedback=feedback))
+        return encode(kvrpcpb.GetHealthFeedbackResponse(health_feedback=feedback))
 
 
-def _encode_txn_key(key: bytes) -> bytes:
-    return memcomparable.encode(key)
-
-
-def _decode(message_type: type[M], data: bytes) -> M:
-    try:
-        return message_type.FromString(data)
-    except DecodeError:
-        name = message_type.DESCRIPTOR.name
-        raise RpcError(Status.INTERNAL, f"the request is not a {name}", not_processed=True) from None
+def _expired(outcome: Waits) -> bytes | Durable:
+    answers: list[Done] = []
+    outcome.waiting.on_done(answers.append)
+    if not answers:
+        outcome.waiting.expire()
+    return outcome.finish(answers[0])
 
 
 def _is_long(request: Any) -> bool:
@@ -318,8 +314,3 @@ def _say(response: Any, pairs: str, text: str, debug: str) -> None:
         getattr(response, pairs).add().error.abort = debug
     else:
         response.error = text
-
-
-def _bytes(message: Message) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-__all__ = ["Blocking", "Durable", "Outcome"]
+from pytikv.server.storage.txn_storage import Done, Waiting
+
+__all__ = ["Blocking", "Durable", "Outcome", "Waits"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,5 +25,13 @@ class Blocking:
     run: Callable[[], bytes | Durable]
 
 
-Outcome = bytes | Durable | Blocking
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waits:
+    """A request that waits for a lock: to be answered when it is done, or when its time is over."""
+
+    waiting: Waiting
+    finish: Callable[[Done], bytes | Durable]
+
+
+Outcome = bytes | Durable | Blocking | Waits
 """A serialized answer that may go at once, or one of the above."""

@@ -13,7 +13,8 @@ from pytikv.rt.interface import Future, Runtime
 from pytikv.server.services.batch_commands import BatchCommands
 from pytikv.server.services.durable import DurableGate
 from pytikv.server.services.kv_service import Handler, KvService
-from pytikv.server.services.outcome import Blocking, Durable
+from pytikv.server.services.lock_waits import LockWaits
+from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.wire.server import CallInfo, Route, Streaming, Unary
 
 __all__ = ["AsyncKvService", "tikv_routes"]
@@ -28,19 +29,26 @@ class AsyncKvService:
         self.rt = rt
         self.service = service
         self.gate = DurableGate(rt, service.engine, service.durable)
+        self.waits = LockWaits(rt, service.store.txn)
 
     def handle(self, rpc: str, request: bytes) -> bytes | Awaitable[bytes]:
         """Carry out an RPC: the answer at once, or what to await for it. Raises RpcError."""
         return self._finish(self.service.execute(rpc, request))
 
-    def _finish(self, outcome: bytes | Durable | Blocking) -> bytes | Awaitable[bytes]:
+    def _finish(self, outcome: Outcome) -> bytes | Awaitable[bytes]:
         if isinstance(outcome, bytes):
             return outcome
         return self._when_durable(outcome) if isinstance(outcome, Durable) else self._run(outcome)
 
-    async def _run(self, outcome: Blocking) -> bytes:
-        result = await self.rt.run_blocking(outcome.run)
+    async def _run(self, outcome: Blocking | Waits) -> bytes:
+        result = await self.complete(outcome)
         return result if isinstance(result, bytes) else await self._when_durable(result)
+
+    async def complete(self, outcome: Blocking | Waits) -> bytes | Durable:
+        """Run what is to be run off the loop, or wait for what waits for a lock."""
+        if isinstance(outcome, Blocking):
+            return await self.rt.run_blocking(outcome.run)
+        return outcome.finish(await self.waits.finish(outcome.waiting))
 
     async def _when_durable(self, outcome: Durable) -> bytes:
         told: Future[StorageError | None] = self.rt.create_future()
@@ -68,5 +76,5 @@ def tikv_routes(rt: Runtime, service: KvService) -> dict[bytes, Route]:
     routes: dict[bytes, Route] = {
         _SERVICE + name.encode(): on_loop.unary(handler) for name, handler in service.handlers.items()
     }
-    routes[_SERVICE + b"BatchCommands"] = Streaming(lambda stream: BatchCommands(rt, service, on_loop.gate, stream))
+    routes[_SERVICE + b"BatchCommands"] = Streaming(lambda stream: BatchCommands(on_loop, stream))
     return routes

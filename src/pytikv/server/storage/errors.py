@@ -18,6 +18,7 @@ __all__ = [
     "InvalidKeyMode",
     "InvalidKeyRangeMode",
     "InvalidKeyRanges",
+    "InvalidReqRange",
     "KeyOutOfRegion",
     "KeyTooLarge",
     "RaftEntryTooLarge",
@@ -133,6 +134,15 @@ class KeyOutOfRegion(StorageRefusal, InvalidArgument):
     def __init__(self, key: bytes, region_id: int, start_key: bytes, end_key: bytes) -> None:
         text = f"Key {_hex(key)} is out of [region {region_id}] [{_hex(start_key)}, {_hex(end_key)})"
         super().__init__(f'unknown error "{text}"', f'Kv(Error(Other("{text}")))')
+
+
+class InvalidReqRange(StorageRefusal, InvalidArgument):
+    """A transactional scan that reaches out of the addressed region (bounds in the form of region borders)."""
+
+    def __init__(self, start: bytes, end: bytes, region_start: bytes, region_end: bytes) -> None:
+        fields = f"start: {_some(start)}, end: {_some(end)}, "
+        fields += f"lower_bound: {_some(region_start)}, upper_bound: {_some(region_end)}"
+        super().__init__(f"invalid request range, {fields}", f"Txn(Error(InvalidReqRange {{ {fields} }}))")
 
 
 class RaftEntryTooLarge(StorageRefusal, InvalidArgument):

@@ -77,9 +77,9 @@ class Waiting:
         self._waiter = waiter
         self._mutex = mutex()
         self._done: Done | None = None
-        self._tell: Callable[[Done], None] | None = None
+        self._tell: Callable[[Done], object] | None = None
 
-    def on_done(self, tell: Callable[[Done], None]) -> None:
+    def on_done(self, tell: Callable[[Done], object]) -> None:
         """Call `tell` with the answer, from whichever thread brings it; at once when it is there. One `tell` only."""
         with self._mutex:
             self._tell = tell

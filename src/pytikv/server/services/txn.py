@@ -1,0 +1,300 @@
+"""The transactional RPCs: what a request must pass before `TxnStorage` carries it out, and where its errors go.
+
+In TiKV's order: the API version with the mode of the keys, the region, the keys against the region, and, for a stale
+read, whether its timestamp is safe in the region. A key outside is an error text, a range outside of the region an
+error (never clipped, but for the commands that go over a region's locks, which have no range of their own).
+
+Refusals of the request as such are put where the answer has a place for errors: `error`, `errors`, and for scans and
+batch reads a pair as well; a write over the limits, a timestamp far above PD's and what the disk does are region
+errors.
+
+Long ones (scans and batches of many keys, everything region-wide) run off the loop. A lock request that waits is an
+outcome of its own. KvGC, the lock observer and KvImport are not served, as in TiKV: UNIMPLEMENTED.
+
+Sources: TiKV src/server/service/kv.rs, src/storage/mod.rs, src/storage/txn/store.rs (verify_range).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from pytikv.codec import memcomparable
+from pytikv.errors import StorageError
+from pytikv.proto import errorpb_pb2 as errorpb
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.server.regions import RegionEntry, RegionError, check_key_in_region
+from pytikv.server.services.errors import region_error_of_storage, too_large
+from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
+from pytikv.server.services.pending import PendingWrites
+from pytikv.server.services.raw import count
+from pytikv.server.services.requests import check_cluster, decode, encode
+from pytikv.server.storage.api_version import check_txn_keys, check_txn_range
+from pytikv.server.storage.concurrency import InvalidMaxTsUpdate
+from pytikv.server.storage.errors import InvalidReqRange, KeyOutOfRegion, RaftEntryTooLarge, StorageRefusal
+from pytikv.server.storage.txn_storage import Done, Waiting
+from pytikv.server.store import Store
+from pytikv.types import KeyRange
+
+__all__ = ["TxnCommands"]
+
+_EVERYTHING: Final = KeyRange(b"", b"")
+_MANY_KEYS: Final = 512
+_LONG_SCAN: Final = 1024
+_SAFE_TS_EVERY_S: Final = 0.05
+_encode = memcomparable.encode
+Handler = Callable[[bytes], Outcome]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Rpc:
+    """How one RPC is treated."""
+
+    request: type[Message]
+    response: type[Message]
+    keys: Callable[[Any], Sequence[bytes]] | None = None
+    """The keys that must lie in the region; None: the request has none."""
+    checked_as: str = ""
+    """What the API version check calls the command; empty: it is not checked."""
+    has_region: bool = True
+    is_write: bool = False
+    is_snapshot_read: bool = False
+    is_long: Callable[[Any], bool] = lambda _: False
+
+
+def _keys(request: Any) -> Sequence[bytes]:
+    keys: Sequence[bytes] = request.keys
+    return keys
+
+
+def _mutated(request: Any) -> Sequence[bytes]:
+    return [mutation.key for mutation in request.mutations]
+
+
+def _one(field: str) -> Callable[[Any], Sequence[bytes]]:
+    return lambda request: (getattr(request, field),)
+
+
+def _always(request: Any) -> bool:
+    return True
+
+
+def _has_no_keys(request: Any) -> bool:
+    return not request.keys
+
+
+def _has_many_keys(request: Any) -> bool:
+    return len(request.keys) > _MANY_KEYS
+
+
+def _has_many_mutations(request: Any) -> bool:
+    return len(request.mutations) > _MANY_KEYS
+
+
+def _writes(name: str, keys: Callable[[Any], Sequence[bytes]], checked_as: str = "", **more: Any) -> _Rpc:
+    request, response = getattr(kvrpcpb, f"{name}Request"), getattr(kvrpcpb, f"{name}Response")
+    return _Rpc(request, response, keys, checked_as, is_write=True, **more)
+
+
+_RPCS: Final[dict[str, _Rpc]] = {
+    "KvGet": _Rpc(kvrpcpb.GetRequest, kvrpcpb.GetResponse, _one("key"), "get", is_snapshot_read=True),
+    "KvBatchGet": _Rpc(
+        kvrpcpb.BatchGetRequest,
+        kvrpcpb.BatchGetResponse,
+        _keys,
+        "batch_get",
+        is_snapshot_read=True,
+        is_long=_has_many_keys,
+    ),
+    "KvBufferBatchGet": _Rpc(
+        kvrpcpb.BufferBatchGetRequest,
+        kvrpcpb.BufferBatchGetResponse,
+        _keys,
+        "buffer_batch_get",
+        is_long=_has_many_keys,
+    ),
+    "KvScan": _Rpc(
+        kvrpcpb.ScanRequest,
+        kvrpcpb.ScanResponse,
+        is_snapshot_read=True,
+        is_long=lambda request: request.limit > _LONG_SCAN or request.sample_step > 0,
+    ),
+    "KvScanLock": _Rpc(kvrpcpb.ScanLockRequest, kvrpcpb.ScanLockResponse, is_long=_always),
+    "KvPrewrite": _writes("Prewrite", _mutated, "prewrite", is_long=_has_many_mutations),
+    "KvFlush": _writes("Flush", _mutated, "flush", is_long=_has_many_mutations),
+    "KvPessimisticLock": _writes("PessimisticLock", _mutated, "acquire_pessimistic_lock"),
+    "KVPessimisticRollback": _writes("PessimisticRollback", _keys, is_long=_has_no_keys),
+    "KvCommit": _writes("Commit", _keys, is_long=_has_many_keys),
+    "KvCleanup": _writes("Cleanup", _one("key")),
+    "KvBatchRollback": _writes("BatchRollback", _keys, is_long=_has_many_keys),
+    "KvTxnHeartBeat": _writes("TxnHeartBeat", _one("primary_lock")),
+    "KvCheckTxnStatus": _writes("CheckTxnStatus", _one("primary_key")),
+    "KvCheckSecondaryLocks": _writes("CheckSecondaryLocks", _keys),
+    "KvResolveLock": _writes("ResolveLock", _keys, is_long=_has_no_keys),
+    "KvDeleteRange": _Rpc(kvrpcpb.DeleteRangeRequest, kvrpcpb.DeleteRangeResponse, is_write=True, is_long=_always),
+    "UnsafeDestroyRange": _Rpc(
+        kvrpcpb.UnsafeDestroyRangeRequest,
+        kvrpcpb.UnsafeDestroyRangeResponse,
+        has_region=False,
+        is_write=True,
+        is_long=_always,
+    ),
+    "MvccGetByKey": _Rpc(kvrpcpb.MvccGetByKeyRequest, kvrpcpb.MvccGetByKeyResponse, _one("key")),
+    "MvccGetByStartTs": _Rpc(kvrpcpb.MvccGetByStartTsRequest, kvrpcpb.MvccGetByStartTsResponse, is_long=_always),
+    "BroadcastTxnStatus": _Rpc(kvrpcpb.BroadcastTxnStatusRequest, kvrpcpb.BroadcastTxnStatusResponse, has_region=False),
+    "GetLockWaitInfo": _Rpc(kvrpcpb.GetLockWaitInfoRequest, kvrpcpb.GetLockWaitInfoResponse, has_region=False),
+}
+
+
+class TxnCommands:
+    """The transactional RPCs of one store."""
+
+    def __init__(self, store: Store, pending: PendingWrites) -> None:
+        self._store = store
+        self._txn = store.txn
+        self._regions = store.regions
+        self._api = store.api_version
+        self._pending = pending
+        self._safe_ts: dict[RegionEntry, tuple[int, float]] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers by RPC."""
+        return {name: self._handler(name, rpc) for name, rpc in _RPCS.items()}
+
+    def _handler(self, name: str, rpc: _Rpc) -> Handler:
+        def handle(data: bytes) -> Outcome:
+            request: Any = decode(rpc.request, data)
+            check_cluster(self._store.cluster_id, request.context)
+            if not rpc.is_long(request):
+                return self.serve(name, rpc, request)
+            return Blocking(lambda: self._serve_off_loop(name, rpc, request))
+
+        return handle
+
+    def _serve_off_loop(self, name: str, rpc: _Rpc, request: Any) -> bytes | Durable:
+        if not rpc.is_write or not self._pending.sync:
+            outcome = self.serve(name, rpc, request)
+        else:
+            with self._pending.off_loop():
+                outcome = self.serve(name, rpc, request)
+        assert isinstance(outcome, bytes | Durable), "no long request waits for a lock"
+        return outcome
+
+    def serve(self, name: str, rpc: _Rpc, request: Any) -> bytes | Durable | Waits:
+        """Check and carry out one request."""
+        try:
+            region = self._check(name, rpc, request)
+            done = self._txn.execute(name, request, _EVERYTHING if region is None else region.bounds)
+        except (RegionError, InvalidMaxTsUpdate, RaftEntryTooLarge, StorageRefusal, StorageError) as error:
+            return self._refused(rpc.response(), error, request)
+        if isinstance(done, Waiting):
+            return Waits(done, lambda late: self._finish(rpc, request, region, late))
+        return self._finish(rpc, request, region, done)
+
+    def _finish(self, rpc: _Rpc, request: Any, region: RegionEntry | None, done: Done) -> bytes | Durable:
+        body = encode(done.response)
+        keys = list(rpc.keys(request)) if rpc.keys is not None else []
+        if not done.ticket:
+            return self._pending.gate(keys[0], body) if len(keys) == 1 else self._pending.gate_all(body)
+        if region is not None:
+            count(region, request.ByteSize(), len(keys))
+        if not self._pending.sync:
+            return body
+        self._pending.note(keys or (None,), done.ticket)
+        return Durable(body, done.ticket)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check(self, name: str, rpc: _Rpc, request: Any) -> RegionEntry | None:
+        context = request.context
+        keys = () if rpc.keys is None else rpc.keys(request)
+        if rpc.checked_as:
+            check_txn_keys(self._api, context.api_version, rpc.checked_as, keys)
+        if isinstance(request, kvrpcpb.ScanRequest):
+            check_txn_range(self._api, context.api_version, "scan", request.start_key, request.end_key)
+        elif isinstance(request, kvrpcpb.DeleteRangeRequest):
+            check_txn_range(self._api, context.api_version, "delete_range", request.start_key, request.end_key)
+        if not rpc.has_region:
+            return None
+        region = self._regions.check(context).region
+        if region.start_key or region.end_key:
+            for key in keys:
+                encoded = _encode(key)
+                if not region.contains(encoded):
+                    raise KeyOutOfRegion(encoded, region.id, region.start_key, region.end_key)
+        if isinstance(request, kvrpcpb.ScanRequest):
+            _check_scan(request, region)
+        elif isinstance(request, kvrpcpb.DeleteRangeRequest):
+            _check_delete_range(request, region)
+        if rpc.is_snapshot_read and context.stale_read:
+            self._check_stale_read(request.version, region)
+        return region
+
+    def _check_stale_read(self, version: int, region: RegionEntry) -> None:
+        """Refuse a read above what is known to be safe in the region, looking at its locks now and then."""
+        safe_ts, looked_s = self._safe_ts.get(region, (0, float("-inf")))
+        now_s = self._txn.runner.now_s()
+        if version > safe_ts and not 0 <= now_s - looked_s < _SAFE_TS_EVERY_S:
+            safe_ts = max(safe_ts, self._txn.ranges.safe_ts(region.bounds))
+            if len(self._safe_ts) > 2 * len(self._regions):
+                self._safe_ts.clear()  # of regions that are no more
+            self._safe_ts[region] = safe_ts, now_s
+        if version > safe_ts:
+            error = errorpb.Error(message=f"data of region {region.id} is not ready at {version}")
+            error.data_is_not_ready.region_id = region.id
+            error.data_is_not_ready.peer_id = region.peer.id
+            error.data_is_not_ready.safe_ts = safe_ts
+            raise RegionError(error)
+
+    # --- refusals -----------------------------------------------------------------------------------------------------
+
+    def _refused(self, response: Any, error: Exception, request: Any) -> bytes:
+        region_error: errorpb.Error | None = None
+        if isinstance(error, RegionError):
+            region_error = error.error
+        elif isinstance(error, InvalidMaxTsUpdate):
+            region_error = errorpb.Error(message=str(error))
+        elif isinstance(error, RaftEntryTooLarge):
+            region_error = too_large(error, request.context.region_id)
+        elif isinstance(error, StorageError):
+            region_error = region_error_of_storage(error)
+        fields = response.DESCRIPTOR.fields_by_name
+        if region_error is not None and "region_error" in fields:
+            response.region_error.CopyFrom(region_error)
+        else:
+            _say(response, str(error), error.debug if isinstance(error, StorageRefusal) else str(error))
+        return encode(response)
+
+
+def _check_scan(request: kvrpcpb.ScanRequest, region: RegionEntry) -> None:
+    """A scan stays in its region. Only the lower bound of a reverse scan, and the upper one else, may be left out."""
+    lower, upper = _encode(request.start_key), memcomparable.encode_border(request.end_key)
+    if request.reverse:
+        lower, upper = upper, lower
+    if (lower and lower < region.start_key) or (upper and region.end_key and upper > region.end_key):
+        raise InvalidReqRange(lower, upper, region.start_key, region.end_key)
+
+
+def _check_delete_range(request: kvrpcpb.DeleteRangeRequest, region: RegionEntry) -> None:
+    start, end = _encode(request.start_key), _encode(request.end_key)
+    if start >= end:
+        raise RegionError(errorpb.Error(message="invalid delete range command: start_key is not below end_key"))
+    check_key_in_region(region, start)
+    if region.end_key and end != region.end_key:
+        check_key_in_region(region, end)
+
+
+def _say(response: Any, text: str, debug: str) -> None:
+    """Put a refusal where the answer has a place for errors; BroadcastTxnStatus has none."""
+    fields = response.DESCRIPTOR.fields_by_name
+    if "errors" in fields:
+        response.errors.add(abort=debug)
+    elif "error" in fields and fields["error"].message_type is None:
+        response.error = text
+    elif "error" in fields:
+        response.error.abort = debug
+        if isinstance(response, kvrpcpb.ScanResponse | kvrpcpb.BatchGetResponse):
+            response.pairs.add(error=response.error)
