@@ -40,7 +40,7 @@ from pytikv.errors import (
     WrongType,
     redact_keys,
 )
-from pytikv.types import KEEP, Checksum, CompareAndSwap, KeyRange, Timestamp, Versioned
+from pytikv.types import KEEP, Checksum, CompareAndSwap, Consistency, KeyRange, Timestamp, Versioned
 
 if TYPE_CHECKING:
     from pytikv.client.blocking import RawClient
@@ -72,6 +72,7 @@ __all__ = [
     "CompareAndSwap",
     "ConfigError",
     "ConnectionFailed",
+    "Consistency",
     "DeadlineExceeded",
     "Deadlock",
     "GcReport",

@@ -14,6 +14,7 @@ __all__ = [
     "KEEP",
     "Checksum",
     "CompareAndSwap",
+    "Consistency",
     "Keep",
     "KeyRange",
     "Peer",
@@ -93,6 +94,35 @@ class Versioned(NamedTuple):
 
     value: bytes
     commit_ts: Timestamp
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Consistency:
+    """Whether the locks, records and values of a store agree. Its text is made for people."""
+
+    keys: int
+    locks: int
+    writes: int
+    """Write records."""
+    values: int
+    """Values beside the records: the long ones."""
+    damage: int
+    """How much is wrong: what breaks reads or promises."""
+    leftovers: int
+    """How much is in the way of nothing but space."""
+    problems: tuple[str, ...]
+    """The first of both, each with its key."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong; leftovers are not."""
+        return not self.damage
+
+    def __str__(self) -> str:
+        head = f"{self.keys} keys with {self.locks} locks, {self.writes} records, {self.values} long values"
+        hidden = self.damage + self.leftovers - len(self.problems)
+        tail = [f"... and {hidden} more"] if hidden else []
+        return "\n".join([f"{head}: {self.damage} damaged, {self.leftovers} leftovers", *self.problems, *tail])
 
 
 class Checksum(NamedTuple):

@@ -29,7 +29,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def db(target: str) -> Iterator[pytikv.TransactionClient]:
     with pytikv.TransactionClient.connect(target) as client:
         yield client
-        # assert client.check_consistency() == []
+        assert client.check_consistency().problems == ()
 
 
 def commit(db: pytikv.TransactionClient, **pairs: bytes) -> pytikv.Transaction:

@@ -28,7 +28,7 @@ from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.rt.interface import Runtime
-from pytikv.types import Timestamp
+from pytikv.types import Consistency, Timestamp
 from pytikv.url import Target
 
 __all__ = ["DEFAULT_CONTEXT", "GcState", "RequestContext", "TxnBackend", "TxnPiece", "open_txn_backend"]
@@ -215,8 +215,8 @@ class TxnBackend(Protocol):
         """Tell whether PD has finished moving a region's peers."""
         ...
 
-    async def check_consistency(self) -> list[str]:
-        """Check the store's records against each other; returns what is wrong. UnsupportedByServer over the wire."""
+    async def check_consistency(self) -> Consistency:
+        """Check the store's records against each other. UnsupportedByServer over the wire."""
         ...
 
     # --- life ---------------------------------------------------------------------------------------------------------

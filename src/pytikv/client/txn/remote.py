@@ -38,7 +38,7 @@ from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
-from pytikv.types import Timestamp
+from pytikv.types import Consistency, Timestamp
 from pytikv.url import Target
 from pytikv.wire.errors import RpcError
 
@@ -257,7 +257,7 @@ class RemoteTxn(RemoteView):
         """See `TxnBackend`."""
         return await self._gc.is_scattered(region_id, deadline)
 
-    async def check_consistency(self) -> list[str]:
+    async def check_consistency(self) -> Consistency:
         """See `TxnBackend`."""
         raise UnsupportedByServer("consistency is checked where the store is: open its path as embedded:///PATH")
 

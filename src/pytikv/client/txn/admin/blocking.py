@@ -12,6 +12,7 @@ from pytikv.client.txn.admin.locks import LockInfo
 from pytikv.client.txn.admin.mvcc import MvccInfo
 from pytikv.client.txn.admin.range_task import OnProgress, Progress
 from pytikv.client.txn.backend import GcState
+from pytikv.types import Consistency
 
 __all__ = ["Administration"]
 
@@ -124,8 +125,8 @@ class Administration(BlockingBase[CoreT]):
         """
         return self._rt.run(self._core.mvcc_by_start_ts(start_ts))
 
-    def check_consistency(self) -> list[str]:
-        """Check the locks, records and values of an embedded store against each other; returns what is wrong.
+    def check_consistency(self) -> Consistency:
+        """Check the locks, records and values of an embedded store against each other, in all keyspaces.
 
         Reads everything. Raises UnsupportedByServer for a store that is not in this process.
         """

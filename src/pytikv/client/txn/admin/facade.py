@@ -18,7 +18,7 @@ from pytikv.client.txn.admin.mvcc import MvccInfo, mvcc_by_key, mvcc_by_start_ts
 from pytikv.client.txn.admin.range_task import OnProgress, Progress
 from pytikv.client.txn.backend import GcState, TxnBackend
 from pytikv.errors import InvalidArgument, WrongType
-from pytikv.types import MAX_TIMESTAMP
+from pytikv.types import MAX_TIMESTAMP, Consistency
 
 __all__ = ["AsyncAdministration"]
 
@@ -155,8 +155,8 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
         check_count("start_ts", start_ts, high=MAX_TIMESTAMP)
         return await mvcc_by_start_ts(self._backend, start_ts)
 
-    async def check_consistency(self) -> list[str]:
-        """Check the locks, records and values of an embedded store against each other; returns what is wrong.
+    async def check_consistency(self) -> Consistency:
+        """Check the locks, records and values of an embedded store against each other, in all keyspaces.
 
         Reads everything. Raises UnsupportedByServer for a store that is not in this process.
         """
