@@ -248,8 +248,17 @@ def _rates(net: Network, entries: Mapping[str, Entry]) -> list[Line]:
     return lines
 
 
+_LEFTOVER = {
+    "scan": "scan over",
+    "batch_get": "batch_get over",
+    "write": "a transaction over",
+    "resolve": "resolve_locks of",
+}
+"""Cases of `workers/leftover.py`."""
+
+
 def leftover_locks(effort: Effort) -> list[Line]:
-    """Seconds that a read takes which meets 10,000 leftover locks and resolves them."""
+    """Seconds until a read, a write and `resolve_locks` are through with 10,000 leftover locks."""
     lines = _leftover("embedded", "embedded://:memory:leftover", effort)
     with harness.our_server() as server:
         return lines + _leftover("our server", server.url, effort)
@@ -260,19 +269,22 @@ def _leftover(where: str, url: str, effort: Effort) -> list[Line]:
         worker = Worker(f"leftover {where}", "leftover.py", url, str(harness.ROOT / "interop"))
     except Unavailable as error:
         return [Line(f"{where}, 10,000 leftover locks", skipped=str(error), goal=_LEFTOVER_SECONDS)]
-    lines = []
     with contextlib.closing(worker):
-        for way in ("scan", "batch_get"):
-            for count in (1, 1_000):
-                name = f"{where}, {way} over 10,000 leftover locks of {count:,} transaction{'s' * (count > 1)}"
-                try:
-                    seconds = [worker.run(f"{way}_{count}", 1)["seconds"] for _ in range(min(effort.rounds, 5))]
-                except Unavailable as error:
-                    lines.append(Line(name, skipped=str(error), goal=_LEFTOVER_SECONDS))
-                    continue
-                value, spread = statistics.median(seconds), harness.quartiles(seconds)
-                rounds = {"seconds": seconds}
-                lines.append(
-                    Line(name, "s", value, _LEFTOVER_SECONDS, spread=spread, load=harness.load(), rounds=rounds)
-                )
-    return lines
+        return [_leftover_line(where, worker, way, count, effort) for way in _LEFTOVER for count in (1, 1_000)]
+
+
+def _leftover_line(where: str, worker: Worker, way: str, count: int, effort: Effort) -> Line:
+    name = f"{where}, {_LEFTOVER[way]} 10,000 leftover locks of {count:,} transaction{'s' * (count > 1)}"
+    try:
+        seconds = [worker.run(f"{way}_{count}", 1)["seconds"] for _ in range(min(effort.rounds, 5))]
+    except Unavailable as error:
+        return Line(name, skipped=str(error), goal=_LEFTOVER_SECONDS)
+    return Line(
+        name,
+        "s",
+        statistics.median(seconds),
+        _LEFTOVER_SECONDS,
+        spread=harness.quartiles(seconds),
+        load=harness.load(),
+        rounds={"seconds": seconds},
+    )

@@ -129,7 +129,8 @@ def serve(cases: Mapping[str, Case], **about: Any) -> None:
         try:
             measured = cases[request["case"]](request["n"])
         except Exception as error:
-            answer: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"[:500]}
+            words = " ".join(str(error).split())
+            answer: dict[str, Any] = {"error": f"{type(error).__name__}: {words}"[:500]}
         else:
             seconds = time.perf_counter() - started
             cpu = time.process_time() - cpu
