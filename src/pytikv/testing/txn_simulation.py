@@ -34,7 +34,7 @@ from pytikv.testing.isolation import (
 )
 from pytikv.testing.nemesis import Deed, Nemesis
 from pytikv.testing.sim import SimRuntime
-from pytikv.testing.simulated import Outcome, SimulatedRun, Weather
+from pytikv.testing.simulated import SERVER, Outcome, SimulatedRun, Weather
 from pytikv.testing.store_records import RecordingEngine, commit_records, settle
 from pytikv.testing.txn_workload import TxnProcess, TxnWorkload, balance
 
@@ -45,6 +45,7 @@ _LOCK_LIVES_S: Final = 25.0  # the longest that a lock blocks after its owner di
 _GC_EVERY_S: Final = 2.0
 _GC_LIFE_S: Final = 20.0
 _CLOCK_JUMP_S: Final = 3600.0
+_SERVER_CLOCK_JUMP_S: Final = 2.0  # small beside _GC_LIFE_S: GC promises nothing to what is older
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,16 +156,20 @@ def _balances(txn: Txn) -> dict[bytes, int]:
 
 
 class _TxnNemesis(Nemesis):
-    """Also turns the clocks of clients."""
+    """Also turns clocks: those of clients by hours, the server's, from which PD's oracle takes the time, by seconds."""
 
     def deeds(self) -> list[tuple[Deed, int]]:
         """Return what may be done, with weights."""
-        return [*super().deeds(), (self._turn_clock, 1)]
+        return [*super().deeds(), (self._turn_clock, 1), (self._turn_server_clock, 1)]
 
     def _turn_clock(self, here: SimRuntime) -> str:
         name = self.rng.choice(sorted(self.run.names))
         self.world.process(name).clock_skew = self.rng.uniform(-_CLOCK_JUMP_S, _CLOCK_JUMP_S)
-        return "clock"
+        return "clock of a client"
+
+    def _turn_server_clock(self, here: SimRuntime) -> str:
+        self.world.process(SERVER).clock_skew = self.rng.uniform(-_SERVER_CLOCK_JUMP_S, _SERVER_CLOCK_JUMP_S)
+        return "clock of the server"
 
 
 class _TxnRun(SimulatedRun):
@@ -221,8 +226,12 @@ class _TxnRun(SimulatedRun):
     async def finish(self, here: SimRuntime) -> None:
         """Read everything; the locks of the dead must not block longer than they live. Then look at the store."""
         for work in (TxnProcess.lock_all, TxnProcess.read_all):
-            client = await self._connect(here, timeout=_LOCK_LIVES_S)
-            await work(self._process(-2, client, here))
+            client = await self._connect(here)
+            # Locks live by PD's time. It leads the clock after restarts (each goes on at the bound that was saved) and
+            # turned clocks; until the clock is there as well, it stands.
+            lead_s = (await client.current_timestamp()).physical_ms / 1000 - self.server.rt.time()
+            patient = client.with_options(timeout=_LOCK_LIVES_S + max(0.0, lead_s))
+            await work(self._process(-2, patient, here))
             await client.close()  # waits for what is done behind
         self.check_store()
 
@@ -231,7 +240,7 @@ class _TxnRun(SimulatedRun):
         from pytikv.server.engine.interface import CF_LOCK
         from pytikv.server.mvcc.consistency import check_consistency
 
-        check_consistency(self.engine)
+        check_consistency(self.engine).raise_for_damage()
         if left := [self.codec.decode_key(memcomparable.decode_border(key)) for key, _ in self.engine.scan(CF_LOCK)]:
             raise AssertionError(f"locks are left on {left}, though every key was locked and the client closed")
 
@@ -251,11 +260,11 @@ class _TxnRun(SimulatedRun):
     def _process(self, number: int, client: Any, rt: SimRuntime) -> TxnProcess:
         return TxnProcess(number, client, rt, self.history, self.workload, self.world.rng.child(f"process {number}"))
 
-    async def _connect(self, rt: SimRuntime, *, timeout: float = _TIMEOUT_S) -> Any:
+    async def _connect(self, rt: SimRuntime) -> Any:
         from pytikv.client.txn.client import AsyncTransactionClient
 
         options = {
-            "timeout": timeout,
+            "timeout": _TIMEOUT_S,
             "rpc_timeout": _TIMEOUT_S / 2,
             "connect_timeout": _TIMEOUT_S / 2,
             "pd_timeout": _TIMEOUT_S / 2,
