@@ -19,7 +19,6 @@ that are still held raise ClientClosed, as their client does.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -37,9 +36,7 @@ from pytikv.errors import ClientClosed, ConfigError, InvalidArgument, TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
 from pytikv.rt.shared import SharedFuture
-from pytikv.server.mvcc.consistency import RawData, check_consistency
 from pytikv.server.mvcc.errors import MvccError
-from pytikv.server.mvcc.gc import gc_step
 from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.tso import BoundReached
 from pytikv.server.storage.api_version import ApiVersion
@@ -52,7 +49,6 @@ __all__ = ["EmbeddedTxn", "open_txn"]
 _REGION: Final = "the embedded store"
 _FOREVER_S: Final = (1 << 63) - 1
 _GC_WORKER: Final = "gc_worker"
-_GC_RECORDS: Final = 8192
 
 # Commands that walk over a range, however few keys they name.
 _WALKS: Final = frozenset({"KvScanLock", "KvDeleteRange", "UnsafeDestroyRange", "MvccGetByStartTs"})
@@ -251,26 +247,16 @@ class EmbeddedTxn(EmbeddedView):
         return await self.gc_state(deadline)
 
     async def _collect(self, safe_point: int) -> None:
-        engine = self._engine
-
-        def step(position: bytes) -> bytes | None:
-            found = gc_step(engine, position, _GC_RECORDS, safe_point)
-            if found.batch:
-                engine.write(found.batch)
-            return found.next_start
-
         position: bytes | None = b""
         while position is not None:
-            position = await self.rt.run_blocking(step, position)
+            position = await self.rt.run_blocking(self._store.txn.gc_step, safe_point, position)
 
     async def check_consistency(self) -> Consistency:
         """See `TxnBackend`."""
         return await self.rt.run_blocking(self._check_consistency)
 
     def _check_consistency(self) -> Consistency:
-        raw = RawData.PREFIXED if self._store.api_version is ApiVersion.V2 else RawData.ANYWHERE
-        with contextlib.closing(self._engine.snapshot()) as snapshot:
-            found = check_consistency(snapshot, raw=raw)
+        found = self._store.txn.check_consistency()
         return Consistency(
             keys=found.keys,
             locks=found.locks,

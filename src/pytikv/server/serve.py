@@ -31,6 +31,7 @@ from pytikv.server.config import ServeConfig
 from pytikv.server.engine.interface import Engine
 from pytikv.server.engine.memory import MemoryEngine
 from pytikv.server.engine.meta import EngineMeta
+from pytikv.server.gc_worker import GcWorker
 from pytikv.server.health import health_routes
 from pytikv.server.http import HttpProtocol, SniffingProtocol, http2_pages
 from pytikv.server.pd.http_api import pd_http_handler
@@ -199,7 +200,7 @@ class Server:
     async def _run_background(self, pd: PdServer, store: Store, done: Future[None]) -> None:
         """Report to PD, split what has grown and clean up what nobody can see, until the server stops."""
         try:
-            checker, cleaner = SplitChecker(store), Cleaner(self.rt, store)
+            checker, cleaner, collector = SplitChecker(store), Cleaner(self.rt, store), GcWorker(self.rt, store)
             next_beat = self.rt.now() + _HEARTBEAT_S
             while not await self._stops_within(_BACKGROUND_S):
                 if self.rt.now() >= next_beat:
@@ -207,6 +208,7 @@ class Server:
                     next_beat = self.rt.now() + _HEARTBEAT_S
                 await self._split(checker)
                 await cleaner.step()
+                await collector.step()
         finally:
             done.set_result(None)
 

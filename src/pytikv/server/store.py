@@ -47,6 +47,11 @@ class StorePd(PdHandle, Protocol):
         """Whether the cluster has its first store."""
         ...
 
+    @property
+    def gc_safe_point(self) -> int:
+        """Versions below this timestamp may be removed."""
+        ...
+
     def alloc_id(self) -> int:
         """Take an id."""
         ...

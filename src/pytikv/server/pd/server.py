@@ -217,6 +217,11 @@ class PdServer:
         """The present GC states, to be read only."""
         return self._gc
 
+    @property
+    def gc_safe_point(self) -> int:
+        """The GC safe point."""
+        return self._gc.gc_safe_point
+
     def update_gc_safe_point(self, safe_point: int) -> int:
         """Raise the GC safe point; return the present one. Writes the disk. Raises PdError above the txn safe point."""
         return self._change_gc(lambda states: states.update_gc_safe_point(safe_point))

@@ -20,6 +20,7 @@ Safe for threads. Source: TiKV src/storage/mod.rs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,7 +30,9 @@ from pytikv.codec import memcomparable
 from pytikv.errors import UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.server.engine.interface import Engine
+from pytikv.server.mvcc.consistency import ConsistencyReport, RawData, check_consistency
 from pytikv.server.mvcc.errors import InvalidCommandError, MvccError
+from pytikv.server.mvcc.gc import gc_step
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.concurrency import ConcurrencyManager
 from pytikv.server.storage.errors import KeyTooLarge
@@ -41,7 +44,9 @@ from pytikv.server.storage.txn_waits import Done, Waiting, acquire_pessimistic_l
 from pytikv.server.storage.txn_writes import WRITES, WriteCommand, keys_of
 from pytikv.types import KeyRange
 
-__all__ = ["Done", "TxnStorage", "Waiting"]
+__all__ = ["GC_STEP_RECORDS", "Done", "TxnStorage", "Waiting"]
+
+GC_STEP_RECORDS: Final = 8192
 
 _EVERYTHING: Final = KeyRange(b"", b"")
 _encode = memcomparable.encode
@@ -109,6 +114,25 @@ class TxnStorage:
         if command is None:
             raise UnsupportedByServer(f"{name} is no transactional command of this store")
         return command(request, within)
+
+    # --- the store as a whole -----------------------------------------------------------------------------------------
+
+    def gc_step(self, safe_point: int, start: bytes = b"", *, limit: int = GC_STEP_RECORDS) -> bytes | None:
+        """Remove versions below `safe_point` that no read at or above it can need, among up to `limit` records.
+
+        `start` is an encoded key. Returns where to go on, None at the end. Locks at or below the safe point must have
+        been resolved. Takes no latches.
+        """
+        step = gc_step(self.engine, start, limit, safe_point)
+        if step.batch:
+            self.engine.write(step.batch)
+        return step.next_start
+
+    def check_consistency(self) -> ConsistencyReport:
+        """Check that locks, versions and values of the whole store agree with each other. Reads all of them."""
+        raw = RawData.PREFIXED if self.api_version is ApiVersion.V2 else RawData.ANYWHERE
+        with contextlib.closing(self.engine.snapshot()) as snapshot:
+            return check_consistency(snapshot, raw=raw)
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
