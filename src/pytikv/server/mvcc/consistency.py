@@ -133,18 +133,20 @@ class _Stream:
 
 
 def _check_key(key: bytes, report: ConsistencyReport, locks: _Stream, writes: _Stream, values: _Stream) -> None:
-    wire = wire_key(key)
-    check = KeyCheck(lambda grade, text: report.tell(grade, wire, text))
+    def tell(grade: Grade, text: str) -> None:
+        report.tell(grade, wire_key(key), text)
+
+    check = KeyCheck(tell)
     for _, _, record in locks.of(key):
         try:
             check.lock(decode_lock(record))
         except StorageError as error:
-            report.tell(Grade.DAMAGE, wire, str(error))
+            tell(Grade.DAMAGE, str(error))
     for _, commit_ts, record in writes.of(key):
         try:
             check.write(commit_ts, decode_write(record))
         except StorageError as error:
-            report.tell(Grade.DAMAGE, wire, f"{error}, at commit_ts {commit_ts}")
+            tell(Grade.DAMAGE, f"{error}, at commit_ts {commit_ts}")
     for _, start_ts, _ in values.of(key):
         check.value(start_ts)
     check.finish()
@@ -162,11 +164,14 @@ def _locks(reader: Reader, start: bytes, end: bytes, report: ConsistencyReport) 
 
 
 def _writes(reader: Reader, start: bytes, end: bytes, report: ConsistencyReport) -> Iterator[_Item]:
+    sound = b""
     for stored, record in reader.scan(CF_WRITE, start, end):
         report.writes += 1
         try:
             key, commit_ts = split_data_key(stored)
-            wire_key(key)
+            if key != sound:
+                wire_key(key)
+                sound = key
         except StorageError as error:
             report.tell(Grade.DAMAGE, stored, f"{error}, in the write family")
             continue
