@@ -5,7 +5,8 @@ ids from PD, one region over all keys, written before PD is told of them (`boots
 between). The store tells PD its regions at every start and after every split.
 
 `SplitChecker` splits what has grown: writes are counted per region, and a region that took in a sixteenth of the limit
-since it was last looked at is measured, a bounded number of keys at a time.
+since it was last looked at is measured, a bounded number of keys at a time, over ``default`` and ``write``. Versions of
+one key stay together: what looks like an encoded key with a timestamp is cut before its first version, raw or not.
 
 Source: TiKV components/server node.rs (bootstrap), raftstore coprocessor/split_check.
 """
@@ -13,14 +14,17 @@ Source: TiKV components/server node.rs (bootstrap), raftstore coprocessor/split_
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from pytikv.codec import memcomparable
 from pytikv.errors import StorageError
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.locks import mutex
-from pytikv.server.engine.interface import CF_DEFAULT, Engine
+from pytikv.server.engine.interface import CF_DEFAULT, CF_WRITE, Engine
 from pytikv.server.engine.meta import EngineMeta, check_format
+from pytikv.server.mvcc.keys import TS_BYTES
 from pytikv.server.regions import PdHandle, RegionEntry, RegionError, RegionTable
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.raw import RawStorage, open_raw
@@ -218,21 +222,26 @@ class SplitChecker:
         """Count one step; False at the end of the region."""
         limits = self._store.split_limits
         left = _STEP_KEYS
-        for key, value in self._store.engine.scan(CF_DEFAULT, self._position, region.end_key):
+        families = [self._store.engine.scan(cf, self._position, region.end_key) for cf in (CF_DEFAULT, CF_WRITE)]
+        for key, value in heapq.merge(*families, key=lambda pair: pair[0]):
             if left == 0:
                 self._position = key
                 return True
             left -= 1
-            border = self._border(key)
-            if (self._bytes >= limits.size_bytes or self._keys >= limits.keys) and border > (
-                self._cuts[-1] if self._cuts else region.start_key
-            ):
-                self._cuts.append(border)
-                self._bytes = self._keys = 0
+            if self._bytes >= limits.size_bytes or self._keys >= limits.keys:
+                border = _border(key)
+                if border > (self._cuts[-1] if self._cuts else region.start_key):
+                    self._cuts.append(border)
+                    self._bytes = self._keys = 0
             self._bytes += len(key) + len(value)
             self._keys += 1
         return False
 
-    def _border(self, data_key: bytes) -> bytes:
-        """Return the region key of a stored key: versions of one key stay together."""
-        return data_key[:-8] if self._store.api_version is ApiVersion.V2 else data_key
+
+def _border(stored: bytes) -> bytes:
+    """Return the region key of a stored key: without the timestamp, where it looks like having one."""
+    try:
+        _, rest = memcomparable.decode(stored)
+    except ValueError:
+        return stored
+    return stored[:-TS_BYTES] if len(rest) == TS_BYTES else stored
