@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from txn_world import Fault, Node, Store
+from txn_world import Fault, Node, Store, error_of
 
 from pytikv.errors import (
     AssertionFailed,
     InvalidArgument,
     KeyExists,
     Outcome,
-    TikvError,
     TransactionAborted,
     WriteConflict,
 )
@@ -21,14 +20,6 @@ from pytikv.types import Timestamp
 TWO_PC = {"async_commit": False, "one_pc": False}
 ASYNC = {"one_pc": False}
 PROTOCOLS: list[dict[str, Any]] = [TWO_PC, ASYNC, {}, {"pessimistic": True}, {"pessimistic": True, **TWO_PC}]
-
-
-async def error_of(coroutine: Any) -> TikvError:
-    try:
-        await coroutine
-    except TikvError as error:
-        return error
-    raise AssertionError("it did not fail")
 
 
 async def write(node: Node, pairs: dict[bytes, bytes | None], **options: Any) -> Any:

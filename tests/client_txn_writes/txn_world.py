@@ -35,16 +35,20 @@ LATENCY_S = 0.0005
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to the requests called `name`; `nth` (from 0): to that one alone, else to all.
+    """What happens to the requests called `name`; `nth` (from 0): to that one alone, else to all; `when` picks, too.
 
     `what`: "drop request" and "drop answer" (the client tries again, as it does after a lost answer), "stale" (the
     region has changed), "fail" (never sent), "die before" and "die after" (the process is killed), or a function that
-    is called before the request is served.
+    is called before the request is served; a pair of "after" and a function: when it has been served.
     """
 
     name: str
     what: Any
     nth: int | None = None
+    when: Callable[[Any], bool] = lambda request: True
+
+    def concerns(self, name: str, number: int, request: Any) -> bool:
+        return self.name == name and self.nth in (None, number) and self.when(request)
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,7 +108,7 @@ class Store:
     def run(self, coroutine: Any, node: Node) -> Any:
         """Run a coroutine as `node`'s process; what others do in it, they do by `Node.do`."""
         self.driver = node.rt
-        return self.world.run(coroutine, process=node.name)
+        return self.world.run(coroutine, 10_000, process=node.name)
 
 
 class Node:
@@ -287,7 +291,7 @@ class Node:
                 raise call.backoffer.exhausted()
             number = self.names().count(name)
             self.steps.append((name, request))
-            what = next((f.what for f in self.faults if f.name == name and f.nth in (None, number)), None)
+            what = next((fault.what for fault in self.faults if fault.concerns(name, number, request)), None)
             if callable(what):
                 what = what()
             await self._perhaps_die(what, "die before")
@@ -297,6 +301,8 @@ class Node:
                 raise ConnectionFailed(f"{name} was not sent", outcome=Outcome.NOT_APPLIED)
             await self.rt.sleep(LATENCY_S)
             answer = await serve(request) if what != "drop request" else None
+            if isinstance(what, tuple):
+                what[1]()
             await self._perhaps_die(what, "die after")
             if what not in ("drop request", "drop answer"):
                 await self.rt.sleep(LATENCY_S)
@@ -317,3 +323,12 @@ class Node:
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} is not needed")
+
+
+async def error_of(coroutine: Any) -> TikvError:
+    """The error of a coroutine that must fail."""
+    try:
+        await coroutine
+    except TikvError as error:
+        return error
+    raise AssertionError("it did not fail")
