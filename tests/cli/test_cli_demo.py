@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import pytikv
-from pytikv.demo import dataset
+from pytikv.demo import dataset, seats
 from pytikv.demo import run as demo_run
 from pytikv.demo.latency import Latencies
 
@@ -29,6 +30,7 @@ def test_demo(run: Run, tmp_path: Path) -> None:
     assert "P95 us" in done.out
     assert "United Air Lines" in done.out
     assert "█" in done.out
+    assert "no seat sold twice, no money lost" in done.out
     url = f"embedded://{tmp_path}/demo"
     listed = run("scan", "pytikv-demo/", "--keys-only", "--limit", "0", "--url", url)
     assert len(listed.out.split()) == 600, listed.err
@@ -36,7 +38,7 @@ def test_demo(run: Run, tmp_path: Path) -> None:
 
 @needs_data
 def test_demo_json(run: Run) -> None:
-    done = run("demo", "--rows", "200", "--json")
+    done = run("demo", "--rows", "200", "--buyers", "16", "--json")
     record = done.json()
     assert done.code == 0
     assert record["ok"] is True
@@ -45,6 +47,10 @@ def test_demo_json(run: Run) -> None:
     assert sum(record["flights_by_carrier"].values()) == 200
     assert record["mismatches"] == 0
     assert record["compared"] > 400
+    for sale in record["sales"].values():
+        assert sale["sold"] == sale["operations"] == 80
+        assert sale["problems"] == []
+        assert sale["audits"] >= 1
 
 
 @needs_data
@@ -71,7 +77,9 @@ class _Quiet:
 @pytest.mark.parametrize("fault", ["lost", "changed", "added"])
 def test_demo_sees_what_the_store_did(tikv: pytikv.RawClient, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """A row lost, changed or added behind the demonstration's back is found when everything is read back."""
-    demo = demo_run.Demo(tikv, demo_run.Plan(rows=50, gets=0, batch_gets=0, scans=0, puts=0), _Quiet())
+    plan = demo_run.Plan(rows=50, gets=0, batch_gets=0, scans=0, puts=0, buyers=0)
+    db = cast("pytikv.TransactionClient", None)  # without buyers there is no sale
+    demo = demo_run.Demo(tikv, db, plan, _Quiet())
     real = demo._load
 
     def load() -> None:
@@ -89,6 +97,41 @@ def test_demo_sees_what_the_store_did(tikv: pytikv.RawClient, monkeypatch: pytes
     report = demo.run()
     assert not report.ok
     assert report.mismatches
+
+
+SALE = seats.Sale([b"UA/1", b"DL/2"], pessimistic=False, buyers=8, seats=5, think_s=0.0)
+
+
+@pytest.fixture
+def db() -> Iterator[pytikv.TransactionClient]:
+    with pytikv.TransactionClient.connect("embedded://:memory:") as client:
+        yield client
+
+
+@pytest.mark.parametrize("pessimistic", [False, True])
+def test_a_sale(db: pytikv.TransactionClient, pessimistic: bool) -> None:
+    report = seats.sell(db, dataclasses.replace(SALE, pessimistic=pessimistic))
+    assert report.ok, report.problems
+    assert report.sold == report.seats == len(report.latencies) == 10
+    assert report.gave_up == 0
+
+
+@pytest.mark.parametrize(
+    ("tamper", "finding"),
+    [
+        (lambda txn: txn.delete(b"pytikv-demo/sale/seat/UA/1/003"), "4 seats sold and 0 left are not 5"),
+        (lambda txn: txn.put(b"pytikv-demo/sale/seat/UA/1/003", b"999"), "buyer "),
+        (lambda txn: txn.put(b"pytikv-demo/sale/purse/003", b"0"), "money came or went"),
+        (lambda txn: txn.put(b"pytikv-demo/sale/flight/DL/2", b'{"left": 0, "earned": 1}'), "5 seats sold for 1"),
+    ],
+    ids=["seat lost", "seat sold twice", "money lost", "wrong revenue"],
+)
+def test_the_audit_finds_wrong_books(db: pytikv.TransactionClient, tamper: Callable[..., None], finding: str) -> None:
+    assert seats.sell(db, SALE).ok
+    with db.begin() as txn:
+        tamper(txn)
+    problems = seats.audit(db.snapshot(), SALE)
+    assert any(finding in problem for problem in problems), problems
 
 
 @needs_data

@@ -1,4 +1,5 @@
-"""The demonstration itself: load, then get, batch get, scan and put with their latencies, then read everything back.
+"""The demonstration itself: load, then get, batch get, scan and put with their latencies, then read everything back,
+and at last seats sold on some of the flights, by transactions (`demo.seats`).
 
 Whatever is read is compared with the source, pair by pair; a difference is counted and its key kept. The rows live
 under `pytikv-demo/` and stay in the store; keys that the put stage wrote are deleted again. Each stage ends after its
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytikv.demo import dataset
 from pytikv.demo.latency import Latencies
+from pytikv.demo.seats import Sale, SaleReport, sell
 from pytikv.transfer.loader import Loader, LoadOptions, LoadReport
 from pytikv.transfer.readers import Row
 
 if TYPE_CHECKING:
-    from pytikv import RawClient
+    from pytikv import RawClient, TransactionClient
 
 __all__ = ["BATCH_KEYS", "STAGE_SECONDS", "Demo", "DemoReport", "Listener", "Plan"]
 
@@ -41,6 +43,9 @@ class Plan:
     batch_gets: int = 300
     scans: int = 300
     puts: int = 2_000
+    buyers: int = 64
+    flights_on_sale: int = 8
+    seats: int = 40
     jobs: int = 4
     seed: int = 2013
 
@@ -66,19 +71,21 @@ class DemoReport:
     mismatches: list[bytes] = dataclasses.field(default_factory=list)
     flights_by_carrier: Counter[str] = dataclasses.field(default_factory=Counter)
     scan_rows_per_second: float = 0.0
+    sales: list[SaleReport] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether everything was written and everything read is what was written."""
-        return not self.mismatches and self.load.complete
+        """Whether everything was written, everything read is what was written, and the books of the sales are right."""
+        return not self.mismatches and self.load.complete and all(sale.ok for sale in self.sales)
 
 
 class Demo:
-    """One run against a blocking client."""
+    """One run against the blocking clients of one store."""
 
-    def __init__(self, client: RawClient, plan: Plan, listener: Listener) -> None:
+    def __init__(self, client: RawClient, db: TransactionClient, plan: Plan, listener: Listener) -> None:
         self._client = client
+        self._db = db
         self._plan = plan
         self._listener = listener
         self._random = random.Random(plan.seed)
@@ -99,6 +106,7 @@ class Demo:
             self._scans()
             self._puts()
             self._read_everything()
+            self._sell_seats()
         self.report.seconds = time.perf_counter() - started
         return self.report
 
@@ -211,3 +219,18 @@ class Demo:
             if number % 1024 == 0:
                 step(number)
             yield pair
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def _sell_seats(self) -> None:
+        """Sell seats on some flights of the busiest carrier, once each way."""
+        flights = [
+            key.removeprefix(dataset.FLIGHT_PREFIX) for key in self._keys if key.startswith(dataset.FLIGHT_PREFIX)
+        ]
+        flights = flights[-self._plan.flights_on_sale :]
+        if not flights or not self._plan.buyers:
+            return
+        for pessimistic in (False, True):
+            sale = Sale(flights, pessimistic, self._plan.buyers, self._plan.seats, seed=self._plan.seed)
+            self._listener.stage(f"sell seats, {sale.strategy}", None)
+            self.report.sales.append(sell(self._db, sale))
