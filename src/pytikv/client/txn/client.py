@@ -21,6 +21,7 @@ from pytikv.client.txn.admin.gc import BackgroundGc
 from pytikv.client.txn.attempts import Attempts
 from pytikv.client.txn.backend import TxnBackend, open_txn_backend
 from pytikv.client.txn.background import Background
+from pytikv.client.txn.heartbeat import HeartBeats
 from pytikv.client.txn.options import TxnOptions, read_options, txn_options
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
@@ -85,6 +86,7 @@ class AsyncTransactionClient(AsyncAdministration):
         collecting: BackgroundGc | None = backend.shared.pop(_GC, None)
         if collecting is not None:
             collecting.stop()
+        HeartBeats.of(backend).close()
         await Background.of(backend).drain(backend.rt.now() + backend.config.timeout)
 
     def with_options(
