@@ -27,8 +27,10 @@ from google.protobuf.message import Message
 from pytikv.client.backoff import Backoffer
 from pytikv.client.deadline import effective
 from pytikv.client.request_sender import Call
-from pytikv.client.rpcs import KV_BATCH_GET, KV_GET, Rpc
-from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnPiece
+from pytikv.client.rpcs import KV_BATCH_GET, KV_GET, SPLIT_REGION, Rpc
+from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnBackend, TxnPiece
+from pytikv.client.txn.visibility import NAME as VISIBILITY
+from pytikv.client.txn.visibility import Visibility
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.embedded_store import INLINE_KEYS, EmbeddedStore, EmbeddedView, Flushes, open_embedded
@@ -38,6 +40,7 @@ from pytikv.rt.interface import Runtime
 from pytikv.rt.shared import SharedFuture
 from pytikv.server.mvcc.errors import MvccError
 from pytikv.server.pd.errors import PdError
+from pytikv.server.pd.server import PdServer
 from pytikv.server.pd.tso import BoundReached
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.txn_storage import Done, TxnStorage, Waiting
@@ -69,6 +72,24 @@ class _Commands:
             raise ClientClosed(message)
 
         self.execute = self.get = refuse
+
+
+class _Visibility(Visibility):
+    """The safe point itself, which is at hand here: neither cached nor asked for."""
+
+    def __init__(self, backend: TxnBackend, pd: PdServer) -> None:
+        super().__init__(backend)
+        self._pd = pd
+
+    def allows(self, read_ts: int) -> bool:
+        """See `Visibility`."""
+        return read_ts >= self._pd.gc_states.txn_safe_point
+
+    async def ensure(self, read_ts: int, deadline: float) -> None:
+        """See `Visibility`."""
+        if not self.allows(read_ts):
+            self.tell(self._pd.gc_states.txn_safe_point)
+            await super().ensure(read_ts, deadline)
 
 
 class EmbeddedTxn(EmbeddedView):
@@ -190,6 +211,8 @@ class EmbeddedTxn(EmbeddedView):
             raise call.backoffer.exhausted()
         if context is not DEFAULT_CONTEXT:
             _fill(request, context)
+        if rpc is SPLIT_REGION:
+            return kvrpcpb.SplitRegionResponse()
         if self.rt.exclusive_connections or not _is_long(name, request):
             done = self._commands.execute(name, request)
         else:
@@ -327,4 +350,6 @@ async def open_txn(rt: Runtime, target: Target, config: ClientConfig) -> Embedde
     if opened.store.api_version is ApiVersion.V1TTL:
         opened.store.release()
         raise ConfigError(f"{target} was made with ttl=True, for raw data alone: transactions need another place")
-    return EmbeddedTxn(rt, *opened)
+    backend = EmbeddedTxn(rt, *opened)
+    backend.shared[VISIBILITY] = _Visibility(backend, opened.store.pd)
+    return backend

@@ -21,12 +21,13 @@ from pytikv.errors import SnapshotTooOld, TikvError
 from pytikv.rt.locks import mutex
 from pytikv.types import MAX_TIMESTAMP, Timestamp
 
-__all__ = ["REFRESH_S", "STALE_S", "YOUNG_S", "Visibility"]
+__all__ = ["NAME", "REFRESH_S", "STALE_S", "YOUNG_S", "Visibility"]
 
 REFRESH_S: Final = 10.0
 STALE_S: Final = 90.0
 YOUNG_S: Final = 30.0
-_NAME: Final = "visibility"
+NAME: Final = "visibility"
+"""Its place in `TxnBackend.shared`; a backend that knows better puts one of its own there."""
 
 
 class Visibility:
@@ -46,9 +47,9 @@ class Visibility:
     @classmethod
     def of(cls, backend: TxnBackend) -> Visibility:
         """Return the one of this connect, made when it is first asked for."""
-        found = backend.shared.get(_NAME)
+        found = backend.shared.get(NAME)
         if found is None:  # setdefault is one step: two threads get the same one
-            found = backend.shared.setdefault(_NAME, cls(backend))
+            found = backend.shared.setdefault(NAME, cls(backend))
         return cast("Visibility", found)
 
     def allows(self, read_ts: int) -> bool:
@@ -72,6 +73,11 @@ class Visibility:
                 f"the timestamp {read_ts} lies below the transaction safe point {self.safe_point}: what it read may be "
                 "collected already. Read at a newer timestamp, or keep garbage for longer"
             )
+
+    def tell(self, safe_point: int) -> None:
+        """Take note of a safe point that this client has published itself."""
+        with self._lock:
+            self.safe_point = max(self.safe_point, safe_point)
 
     async def _ask(self, deadline: float) -> None:
         await self._flights.run("safe point", lambda: self._load(deadline), deadline)

@@ -31,8 +31,9 @@ class Administration(BlockingBase[CoreT]):
 
         Settles the locks of transactions below the safe point, then publishes it; the stores remove the versions in
         the background, an embedded store before this returns. Transactions and snapshots that began earlier than the
-        safe point get SnapshotTooOld. Barriers may hold it back: `blocker` of the report names the lowest one.
-        `on_progress` is called after each region that was searched for locks.
+        safe point get SnapshotTooOld; while others read, a minute is the least that gives them time to learn of it.
+        Barriers may hold it back: `blocker` of the report names the lowest one. `on_progress` is called after each
+        region that was searched for locks.
         """
         return self._rt.run(self._core.gc(life_time, on_progress=on_progress))
 

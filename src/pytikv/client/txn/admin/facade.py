@@ -40,8 +40,9 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
         Settles the locks of transactions below the safe point, then publishes it; the stores remove the versions in
         the background, an embedded store before this returns. Transactions and snapshots that began earlier than the
-        safe point get SnapshotTooOld. Barriers may hold it back: `blocker` of the report names the lowest one.
-        `on_progress` is called after each region that was searched for locks.
+        safe point get SnapshotTooOld; while others read, a minute is the least that gives them time to learn of it.
+        Barriers may hold it back: `blocker` of the report names the lowest one. `on_progress` is called after each
+        region that was searched for locks.
         """
         return await collect_garbage(self._backend, life_time, on_progress=on_progress)
 

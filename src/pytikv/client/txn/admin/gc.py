@@ -4,6 +4,9 @@
 
 The order is what makes it safe. Once the transaction safe point is published, no transaction below it may read; once
 the locks below it are settled, no reader has to ask an old primary for its fate; only then may stores remove versions.
+Readers learn of it when they ask PD next, every ten seconds, and trust a timestamp
+that is less than half a minute old: a life time of a minute is the least that is safe while others read.
+
 The clock of this machine has no part in it. A safe point never goes back: where PD is ahead of the target already,
 what it has is gone on with.
 
@@ -22,6 +25,7 @@ from pytikv.client.deadline import forget_deadline
 from pytikv.client.txn.admin.locks import resolve_locks
 from pytikv.client.txn.admin.range_task import CONCURRENCY, OnProgress
 from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.visibility import Visibility
 from pytikv.errors import InvalidArgument, TikvError, WrongType
 from pytikv.rt.interface import Task
 from pytikv.types import Timestamp
@@ -73,6 +77,7 @@ async def collect_garbage(
     if target > state.txn_safe_point:
         state = await backend.advance_txn_safe_point(target, deadline())
     safe_point = Timestamp(state.txn_safe_point)
+    Visibility.of(backend).tell(safe_point)  # other clients learn of it when they ask PD next
     blocker = state.blocker if safe_point < target else ""
     start_key, end_key = backend.codec.encode_range(b"", b"")
     done = await resolve_locks(
@@ -107,8 +112,11 @@ class BackgroundGc:
     async def _run(self) -> None:
         forget_deadline()
         while True:
-            await self._backend.rt.sleep(self._interval_s)
+            await self._pause()
             try:
                 self.last = await collect_garbage(self._backend, self._life_time_s)
             except TikvError as error:
                 logger.warning("garbage collection failed and will be tried again: %s", error)
+
+    async def _pause(self) -> None:
+        await self._backend.rt.sleep(self._interval_s)

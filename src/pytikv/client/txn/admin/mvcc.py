@@ -2,7 +2,8 @@
 
 A version joins what TiKV keeps apart: the write record (what was done, by the transaction that began at `start_ts`, at
 `commit_ts`) and the value that belongs to it, short ones in the record, long ones beside it. What has no write record
-yet belongs to the lock. Newest first.
+yet belongs to the lock. Newest first. Of a lock, MvccGetByKey tells little; the rest is asked for by ScanLock, and is 0
+where that does not show the lock.
 
 Source: TiKV src/storage/mvcc/reader (collect_mvcc_info), src/server/debug.
 """
@@ -15,6 +16,7 @@ from typing import Any
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import MVCC_GET_BY_KEY, MVCC_GET_BY_START_TS
 from pytikv.client.store_errors import raw_error
+from pytikv.client.txn.admin.locks import LockInfo, list_locks
 from pytikv.client.txn.admin.range_task import RangeTask
 from pytikv.client.txn.backend import TxnBackend, TxnPiece
 from pytikv.client.txn.key_errors import user_key
@@ -38,11 +40,10 @@ class MvccLock:
     value: bytes | None
     """What the transaction wants to write; None where that is nothing."""
     for_update_ts: Timestamp
+    min_commit_ts: Timestamp
     txn_size: int
     use_async_commit: bool
     secondaries: tuple[bytes, ...]
-    rollback_ts: tuple[Timestamp, ...]
-    """Transactions that were rolled back on this key while it was locked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,20 +73,20 @@ class MvccInfo:
     """start_ts of values that belong to no record and no lock: there should be none."""
 
 
-def _lock(lock: Any, values: dict[int, bytes], codec: KeyCodec) -> MvccLock:
+def _lock(lock: Any, values: dict[int, bytes], details: LockInfo | None, codec: KeyCodec) -> MvccLock:
     kind = kvrpcpb.Op.Name(lock.type)
     value = lock.short_value or values.pop(lock.start_ts, b"") if kind == "Put" else None
     return MvccLock(
         kind=kind,
         start_ts=Timestamp(lock.start_ts),
         primary=user_key(lock.primary, codec),
-        ttl_ms=lock.ttl,
+        ttl_ms=details.ttl_ms if details else 0,
         value=value,
-        for_update_ts=Timestamp(lock.for_update_ts),
-        txn_size=lock.txn_size,
-        use_async_commit=lock.use_async_commit,
-        secondaries=tuple(user_key(key, codec) for key in lock.secondaries),
-        rollback_ts=tuple(Timestamp(ts) for ts in lock.rollback_ts),
+        for_update_ts=details.for_update_ts if details else Timestamp(0),
+        min_commit_ts=details.min_commit_ts if details else Timestamp(0),
+        txn_size=details.txn_size if details else 0,
+        use_async_commit=details.use_async_commit if details else False,
+        secondaries=details.secondaries if details else (),
     )
 
 
@@ -105,10 +106,15 @@ def _version(write: Any, values: dict[int, bytes]) -> MvccVersion:
     )
 
 
-def mvcc_info(key: bytes, info: Any, codec: KeyCodec) -> MvccInfo:
+async def _describe(backend: TxnBackend, key: bytes, info: Any) -> MvccInfo:
     """Return a store's answer (kvrpcpb.MvccInfo) about a wire key as users see it."""
+    codec = backend.codec
+    details = None
+    if info.HasField("lock"):
+        locks = await list_locks(backend, key, key + b"\x00", None, None)
+        details = next((lock for lock in locks if lock.start_ts == info.lock.start_ts), None)
     values = {value.start_ts: value.value for value in info.values}
-    lock = _lock(info.lock, values, codec) if info.HasField("lock") else None
+    lock = _lock(info.lock, values, details, codec) if info.HasField("lock") else None
     versions = sorted((_version(write, values) for write in info.writes), key=lambda one: -one.commit_ts)
     orphans = tuple(Timestamp(ts) for ts in sorted(values, reverse=True))
     return MvccInfo(user_key(key, codec), lock, tuple(versions), orphans)
@@ -126,12 +132,12 @@ async def mvcc_by_key(backend: TxnBackend, key: bytes) -> MvccInfo:
             continue
         if response.error:
             raise raw_error(response.error)
-        return mvcc_info(wire, response.info, backend.codec)
+        return await _describe(backend, wire, response.info)
 
 
 async def mvcc_by_start_ts(backend: TxnBackend, start_ts: int) -> list[MvccInfo]:
     """Return what the stores hold of the first key in each region that the transaction `start_ts` wrote or locked."""
-    found: list[MvccInfo] = []
+    found: list[tuple[bytes, Any]] = []
 
     async def step(piece: TxnPiece, call: Call) -> tuple[int, bytes | None]:
         request = kvrpcpb.MvccGetByStartTsRequest(start_ts=start_ts)
@@ -139,8 +145,9 @@ async def mvcc_by_start_ts(backend: TxnBackend, start_ts: int) -> list[MvccInfo]
         if response.error:
             raise raw_error(response.error)
         if response.key:
-            found.append(mvcc_info(response.key, response.info, backend.codec))
+            found.append((response.key, response.info))
         return bool(response.key), None
 
     await RangeTask(backend, *backend.codec.encode_range(b"", b""), step).run()
-    return sorted(found, key=lambda info: info.key)
+    found.sort(key=lambda one: one[0])
+    return [await _describe(backend, key, info) for key, info in found]
