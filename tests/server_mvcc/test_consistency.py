@@ -42,10 +42,10 @@ def sound(engine: Engine) -> None:
         plant_write(engine, 45, Write.rollback(45, protected=True), key)
         plant_write(engine, 46, Write.rollback(46, protected=False), key)
         plant_write(engine, 70, Write(DELETE, 65), key)
-        plant_write(engine, 80, Write(LOCK, 75, versions_to_last_change=1), key)
+        plant_write(engine, 80, Write(LOCK, 75, None, True, 90, versions_to_last_change=1), key)
     plant_lock(engine, Lock(LockType.PUT, b"p", 100), memcomparable.encode(b"a"))
     plant_value(engine, 100, memcomparable.encode(b"a"))
-    plant_lock(engine, Lock(LockType.PESSIMISTIC, b"p", 60, for_update_ts=80), memcomparable.encode(b"\xff" * 20))
+    plant_lock(engine, Lock(LockType.PESSIMISTIC, b"p", 65, for_update_ts=80), memcomparable.encode(b"\xff" * 20))
     plant_lock(engine, Lock(LockType.LOCK, b"p", 60, for_update_ts=70), memcomparable.encode(b""))
     shared = Lock(LockType.SHARED, b"", 0).with_member(Lock(LockType.LOCK, b"p", 61))
     plant_lock(engine, shared, memcomparable.encode(b"s"))
@@ -93,8 +93,8 @@ DAMAGES: dict[str, tuple[Plant, str]] = {
         "transaction 30 has the DELETE record at 90 and a rollback noted in the PUT record at 30",
     ),
     "committed and locked": (
-        lambda e: plant_lock(e, Lock(LockType.PESSIMISTIC, b"k", 65, for_update_ts=99)),
-        "transaction 65 has the PESSIMISTIC lock of transaction 65 and the DELETE record at 70",
+        lambda e: plant_lock(e, Lock(LockType.LOCK, b"k", 65, for_update_ts=99)),
+        "transaction 65 has the LOCK lock of transaction 65 and the DELETE record at 70",
     ),
     "commit below start": (lambda e: plant_write(e, 90, Write(PUT, 90, b"")), "at 90 is not above its start_ts 90"),
     "rollback elsewhere": (lambda e: plant_write(e, 90, Write(ROLLBACK, 89)), "the ROLLBACK record at 90 is of .* 89"),
@@ -126,10 +126,6 @@ DAMAGES: dict[str, tuple[Plant, str]] = {
         "gc_fence 90, which makes no sense",
     ),
     "fence without a rollback": (lambda e: plant_write(e, 90, Write(PUT, 89, b"", gc_fence=0)), "gc_fence 0, which"),
-    "fence on a lock record": (
-        lambda e: plant_write(e, 90, Write(LOCK, 89, has_overlapped_rollback=True, gc_fence=0)),
-        "gc_fence 0, which",
-    ),
     "stale last change": (
         lambda e: plant_write(e, 90, Write(LOCK, 89, last_change_ts=30, versions_to_last_change=2)),
         "the last change before 90 is at 70, not at 30",

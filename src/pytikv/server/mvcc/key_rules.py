@@ -4,14 +4,15 @@ A `KeyCheck` is fed one key's lock, then its write records from the newest to th
 its long values, and tells what is wrong. It remembers timestamps only. The rules are such that no client, however
 wrong, can make a sound store break them, but for one: a commit (by ResolveLock) at a timestamp below the start.
 
-* One transaction has at most one record on a key, or a lock; never both.
+* One transaction has at most one record on a key, or a lock; never both. (But a pessimistic lock: a request that comes
+  late takes one after the commit. Whoever meets it resolves it.)
 * A PUT has its value, in the record or in ``default``. Nothing else has one.
 * A commit lies above its start; a rollback at its start.
 * A lock of an optimistic transaction lies above every commit on its key; a pessimistic one has a for_update_ts that
   does. Else a conflict was missed, and an update may be lost.
 * A record's last change is what the next PUT or DELETE below it is; readers jump there without looking. It may be gone
   when nothing older is left: it has been collected.
-* A gc_fence is on a change that was rewritten for a rollback, and above it.
+* A gc_fence is on a commit that was rewritten for a rollback, and above it.
 
 Sources: TiKV components/txn_types/src/{lock,write}.rs, src/storage/txn/actions.
 """
@@ -69,7 +70,8 @@ class KeyCheck:
 
     def _take_lock(self, lock: Lock) -> None:
         what = f"the {lock.lock_type.name} lock of transaction {lock.start_ts}"
-        self._seen[lock.start_ts] = what
+        if not lock.is_pessimistic_lock:
+            self._seen[lock.start_ts] = what
         if not lock.start_ts:
             self._damage("a lock has no start_ts")
         if lock.lock_type is LockType.PUT:
@@ -122,9 +124,7 @@ class KeyCheck:
             self._damage(f"{what} has a value")
         if write.has_overlapped_rollback and commit_ts in self._seen:
             self._damage(f"transaction {commit_ts} has {self._seen[commit_ts]} and a rollback noted in {what}")
-        if write.gc_fence is not None and (
-            not write.has_overlapped_rollback or write.write_type not in _CHANGES or 0 < write.gc_fence <= commit_ts
-        ):
+        if write.gc_fence is not None and (not write.has_overlapped_rollback or 0 < write.gc_fence <= commit_ts):
             self._damage(f"{what} has the gc_fence {write.gc_fence}, which makes no sense there")
         self._against_lock(commit_ts, write)
 
