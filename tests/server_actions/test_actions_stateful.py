@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import pytest
 from actions_transcript import Store, enc
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pytikv.codec import memcomparable
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, WriteBatch
+from pytikv.server.mvcc.consistency import check_consistency
 from pytikv.server.mvcc.errors import (
     CommitTsExpiredError,
     MvccError,
@@ -53,9 +56,17 @@ from pytikv.server.storage.actions.pessimistic_rollback import pessimistic_rollb
 from pytikv.server.storage.actions.resolve_lock import resolve_lock_lite, resolve_locks, scan_locks_to_resolve
 from pytikv.server.storage.actions.txn_heart_beat import txn_heart_beat
 
+T = TypeVar("T")
 KEYS = [enc(word) for word in ("a", "b", "c")]
 TTL_MS = 3
 LONG = b"long" * 80
+
+
+Source = st.DataObject | random.Random
+
+
+def _pick(source: Source, choices: Sequence[T]) -> T:
+    return source.choice(choices) if isinstance(source, random.Random) else source.draw(st.sampled_from(choices))
 
 
 @dataclasses.dataclass
@@ -71,8 +82,12 @@ class Txn:
     forced: set[bytes] = dataclasses.field(default_factory=set)
     prewritten: dict[bytes, int] = dataclasses.field(default_factory=dict)
     """min_commit_ts by key; 0: in two phases."""
+    wanted_commit_ts: int = 0
+    """What the client has got from PD for the commit; readers may push the transaction above it before the commit."""
     commit_ts: int = 0
     dead: bool = False
+    ended: bool = False
+    """Dead, and its primary says so."""
 
     @property
     def secondaries(self) -> tuple[bytes, ...] | None:
@@ -103,9 +118,10 @@ class Twin:
                 assert self.reads[key] < commit_ts, "a snapshot that was read changed afterwards"
             self.versions[key][commit_ts] = (txn.start_ts, op, value)
 
-    def kill(self, txn: Txn) -> None:
+    def kill(self, txn: Txn, *, ended: bool = True) -> None:
         assert not txn.commit_ts, "a committed transaction was rolled back"
         txn.dead = True
+        txn.ended = txn.ended or ended
 
     def value(self, key: bytes, at: int) -> bytes | None:
         data = [ts for ts, (_, op, _) in self.versions[key].items() if ts <= at and op != kvrpcpb.Op.Lock]
@@ -145,13 +161,13 @@ class Transactions(RuleBasedStateMachine):
             writes[key] = (kvrpcpb.Op.Value(op), value if op == "Put" else None)
         self.txns.append(Txn(start_ts, kind, pessimistic, writes, keys[0]))
 
-    def _txn(self, data: st.DataObject, *, of: Callable[[Txn], bool] = lambda _: True) -> Txn | None:
+    def _txn(self, data: Source, *, of: Callable[[Txn], bool] = lambda _: True) -> Txn | None:
         txns = [txn for txn in self.txns[-4:] if of(txn)]
-        return data.draw(st.sampled_from(txns), label="txn") if txns else None
+        return _pick(data, txns) if txns else None
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data(), steps=st.integers(1, 8), force=st.booleans())
-    def go_on(self, data: st.DataObject, steps: int, force: bool) -> None:
+    def go_on(self, data: Source, steps: int, force: bool) -> None:
         """A client does what comes next, a few times: locks, prewrites, commits."""
         txn = self._txn(data, of=lambda txn: not txn.dead)
         for _ in range(steps if txn is not None else 0):
@@ -162,19 +178,21 @@ class Transactions(RuleBasedStateMachine):
                 key, for_update_ts = wanted[0], self.tick()
                 self._send(lambda key=key, ts=for_update_ts: self._lock(txn, key, ts, force))
             elif left:
-                keys = left if txn.kind is CommitKind.ONE_PC else left[:1]
+                keys = left[:1] if txn.kind is CommitKind.TWO_PC or force else left
                 self._send(lambda keys=keys: self._prewrite(txn, keys, 0, False, txn.kind))
-            else:
-                commit_ts = txn.commit_ts or self.tick()
+            elif txn.wanted_commit_ts:
+                commit_ts = txn.commit_ts or txn.wanted_commit_ts
                 self._send(lambda ts=commit_ts: self._commit(txn, ts))
+            else:
+                txn.wanted_commit_ts = self.tick()
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data(), force=st.booleans())
-    def lock(self, data: st.DataObject, force: bool) -> None:
+    def lock(self, data: Source, force: bool) -> None:
         txn = self._txn(data, of=lambda txn: txn.pessimistic and not txn.prewritten and not txn.commit_ts)
         if txn is not None:
-            key = data.draw(st.sampled_from(list(txn.writes)), label="key")
-            for_update_ts = data.draw(st.sampled_from([txn.start_ts, self.tick()]), label="for_update_ts")
+            key = _pick(data, list(txn.writes))
+            for_update_ts = _pick(data, [txn.start_ts, self.tick()])
             self._send(lambda: self._lock(txn, key, for_update_ts, force))
 
     def _lock(self, txn: Txn, key: bytes, for_update_ts: int, force: bool) -> None:
@@ -197,13 +215,13 @@ class Transactions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data(), retry=st.booleans())
-    def prewrite(self, data: st.DataObject, retry: bool) -> None:
+    def prewrite(self, data: Source, retry: bool) -> None:
         txn = self._txn(data, of=lambda txn: not txn.dead and (not txn.pessimistic or bool(txn.locked)))
         if txn is not None:
             left = [key for key in txn.writes if key not in txn.prewritten] or list(txn.writes)
             one_pc = txn.kind is CommitKind.ONE_PC and not txn.prewritten
-            keys = list(txn.writes) if one_pc else [data.draw(st.sampled_from(left), label="key")]
-            limit = data.draw(st.sampled_from([0, self.now + 5]), label="max_commit_ts")
+            keys = list(txn.writes) if one_pc else [_pick(data, left)]
+            limit = _pick(data, [0, self.now + 5])
             self._send(lambda: self._prewrite(txn, keys, limit, retry, CommitKind.ONE_PC if one_pc else txn.kind))
 
     def _prewrite(self, txn: Txn, keys: list[bytes], limit: int, retry: bool, kind: CommitKind) -> None:
@@ -227,8 +245,10 @@ class Transactions(RuleBasedStateMachine):
                 lambda tx, rd: prewrite_all(tx, rd, props, mutations, txn.secondaries, self.store.publish),
             )
         except MvccError:
+            assert not txn.commit_ts, "a repetition of what is committed failed"
             return
         if result.locks:
+            assert not txn.commit_ts, "a repetition of what is committed failed"
             assert all(error.lock_info.lock_version != txn.start_ts for error in result.locks)
             return
         self._prewritten(txn, keys, result.min_commit_ts, result.one_pc_commit_ts)
@@ -252,7 +272,7 @@ class Transactions(RuleBasedStateMachine):
             self.twin.commit(txn, one_pc_commit_ts)
             return
         if txn.dead:
-            assert txn.primary not in keys, "the primary of a dead transaction was locked again"
+            assert not txn.ended or txn.primary not in keys, "the primary of a dead transaction was locked again"
             return
         for key in keys:
             txn.prewritten[key] = min_commit_ts
@@ -261,7 +281,7 @@ class Transactions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
-    def commit(self, data: st.DataObject) -> None:
+    def commit(self, data: Source) -> None:
         txn = self._txn(data, of=lambda txn: not txn.dead and len(txn.prewritten) == len(txn.writes))
         if txn is not None:
             commit_ts = txn.commit_ts or self.tick()
@@ -274,19 +294,20 @@ class Transactions(RuleBasedStateMachine):
             assert not txn.commit_ts or txn.commit_ts != commit_ts
         except CommitTsExpiredError:
             assert not txn.commit_ts
+            txn.wanted_commit_ts = 0
         else:
             self.twin.commit(txn, txn.commit_ts or commit_ts)
 
     @precondition(lambda self: any(txn.commit_ts for txn in self.txns))
     @rule(data=st.data(), by_scan=st.booleans())
-    def commit_secondaries(self, data: st.DataObject, by_scan: bool) -> None:
+    def commit_secondaries(self, data: Source, by_scan: bool) -> None:
         txn = self._txn(data, of=lambda txn: txn.commit_ts > 0)
         if txn is not None:
             self._end(txn, list(txn.writes), txn.commit_ts, by_scan=by_scan)
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
-    def roll_back(self, data: st.DataObject) -> None:
+    def roll_back(self, data: Source) -> None:
         """The client gives up, which it does only while it knows that nothing is committed."""
         txn = self._txn(data, of=lambda txn: not txn.commit_ts)
         if txn is not None:
@@ -295,7 +316,7 @@ class Transactions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
-    def unlock(self, data: st.DataObject) -> None:
+    def unlock(self, data: Source) -> None:
         txn = self._txn(data, of=lambda txn: txn.pessimistic and not txn.prewritten and not txn.commit_ts)
         if txn is not None:
             for_update_ts = max(txn.locked.values(), default=0)
@@ -305,7 +326,7 @@ class Transactions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
-    def heartbeat(self, data: st.DataObject) -> None:
+    def heartbeat(self, data: Source) -> None:
         txn = self._txn(data)
         if txn is not None:
             ttl_ms = TTL_MS + 2
@@ -321,8 +342,8 @@ class Transactions(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
-    def an_old_request_arrives_again(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from(self.sent[-8:]), label="request")
+    def an_old_request_arrives_again(self, data: Source) -> None:
+        request = _pick(data, self.sent[-8:] or [lambda: None])
         with contextlib.suppress(MvccError):
             request()
 
@@ -394,7 +415,10 @@ class Transactions(RuleBasedStateMachine):
                 commit_ts = status.commit_ts
                 break
             if not status.locks:
-                self.twin.kill(txn)
+                dies = self.now % 2 > 0  # before it ends what it has decided
+                self.twin.kill(txn, ended=not dies)
+                if dies:
+                    return False
                 self._end(txn, list(txn.writes), 0)
                 return True
             if not status.locks[0][1].use_async_commit:
@@ -432,6 +456,8 @@ class Transactions(RuleBasedStateMachine):
     @invariant()
     def records_make_sense(self) -> None:
         engine = self.store.engine
+        report = check_consistency(engine)
+        assert not report.problems, str(report)
         locks = {key: decode_lock(data) for key, data in engine.scan(CF_LOCK)}
         values = {split_data_key(stored) for stored, _ in engine.scan(CF_DEFAULT)}
         used = {(key, lock.start_ts) for key, lock in locks.items() if lock.short_value is None}
@@ -473,3 +499,39 @@ class Transactions(RuleBasedStateMachine):
 
 TestTransactions = Transactions.TestCase
 TestTransactions.settings = settings(max_examples=60, stateful_step_count=60)
+
+
+def _step(machine: Transactions, dice: random.Random) -> None:
+    """One step by the dice; busier with few transactions at a time than Hypothesis is."""
+    if not machine.txns or dice.random() < 0.15:
+        kinds = [CommitKind.TWO_PC, CommitKind.TWO_PC, CommitKind.ASYNC, CommitKind.ASYNC, CommitKind.ONE_PC]
+        ops = dice.choices(["Put", "Put", "Put", "Del", "Lock"], k=3)
+        keys = dice.sample(KEYS, dice.randint(1, 3))
+        machine.begin(dice.choice(kinds), dice.random() < 0.5, keys, ops, dice.random() < 0.2)
+        return
+    steps: list[tuple[int, Callable[[], None]]] = [
+        (8, lambda: machine.go_on(dice, dice.randint(1, 4), dice.random() < 0.3)),
+        (2, lambda: machine.lock(dice, dice.random() < 0.4)),
+        (2, lambda: machine.prewrite(dice, dice.random() < 0.5)),
+        (1, lambda: machine.commit(dice)),
+        (1, lambda: machine.commit_secondaries(dice, dice.random() < 0.5)),
+        (1, lambda: machine.roll_back(dice)),
+        (1, lambda: machine.unlock(dice)),
+        (1, lambda: machine.heartbeat(dice)),
+        (5, lambda: machine.an_old_request_arrives_again(dice)),
+        (1, lambda: machine.lose_pessimistic_lock(dice.choice(KEYS))),
+        (2, machine.time_passes),
+        (8, lambda: machine.read(dice.choice(KEYS), dice.choice([0, 0, 1, 2, 5]))),
+    ]
+    weights, choices = zip(*steps, strict=True)
+    dice.choices(choices, weights)[0]()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_transactions_by_dice(seed: int) -> None:
+    dice = random.Random(seed)
+    machine = Transactions()
+    for _ in range(200):
+        _step(machine, dice)
+        machine.records_make_sense()
+    machine.teardown()
