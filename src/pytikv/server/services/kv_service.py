@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from pytikv.codec import memcomparable
-from pytikv.errors import StorageError
+from pytikv.errors import StorageError, TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import tikvpb_pb2 as tikvpb
+from pytikv.server.mvcc.errors import MvccError
+from pytikv.server.mvcc.read_rules import SNAPSHOT, ReadRules
 from pytikv.server.regions import RegionError
 from pytikv.server.services import hot
 from pytikv.server.services.errors import region_error_body, region_error_of_storage, too_large, undetermined
@@ -25,7 +27,7 @@ from pytikv.server.services.pending import PendingWrites
 from pytikv.server.services.raw import RawCommands, count
 from pytikv.server.services.requests import check_cluster, decode, encode
 from pytikv.server.services.txn import TxnCommands
-from pytikv.server.storage.api_version import ApiVersion, check_raw_keys
+from pytikv.server.storage.api_version import ApiVersion, check_raw_keys, check_txn_keys
 from pytikv.server.storage.errors import RaftEntryTooLarge, StorageRefusal
 from pytikv.server.storage.txn_storage import Done
 from pytikv.server.store import Store
@@ -36,6 +38,7 @@ __all__ = ["Handler", "KvService"]
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[bytes], Outcome]
+_TXN = b"\x00"  # before a context that is remembered for transactions; no serialized context begins with it
 _LONG_SCAN = 1024  # pairs; a scan of more is run off the loop
 
 
@@ -53,7 +56,10 @@ class KvService:
         self._pending = PendingWrites(store.engine, sync=sync)
         self._txn = TxnCommands(store, self._pending)
         self._feedback_no = 0
-        self.handlers = {**self._make_handlers(), **self._txn.handlers()}
+        txn_handlers = self._txn.handlers()
+        self._txn_get = store.txn.get
+        self._kv_get_slowly = txn_handlers["KvGet"]
+        self.handlers = {**self._make_handlers(), **txn_handlers, "KvGet": self._kv_get}
         self.slots = self._make_slots()
 
     def _make_handlers(self) -> dict[str, Handler]:
@@ -184,6 +190,38 @@ class KvService:
         outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put, "")
         self._remember(context, request.context)
         return outcome
+
+    def _kv_get(self, data: bytes) -> Outcome:
+        parts = hot.split_kv_get(data)
+        if parts is None:
+            return self._kv_get_slowly(data)
+        context, key, version = parts
+        claim = self._regions.remembered(_TXN + context)
+        if claim is None:
+            self._remember_for_txn(context)
+            return self._kv_get_slowly(data)
+        region = claim.region
+        if self._is_v2 and (key[:1] != b"x" or claim.api_version != kvrpcpb.V2):
+            return self._kv_get_slowly(data)
+        if (region.start_key or region.end_key) and not region.contains(memcomparable.encode(key)):
+            return self._kv_get_slowly(data)
+        try:
+            value = self._txn_get(key, version)
+        except (MvccError, TikvError):
+            return self._kv_get_slowly(data)
+        body = hot.NOT_FOUND if value is None else hot.encode_value(value)
+        return self._pending.gate(key, body) if self._pending.is_any else body
+
+    def _remember_for_txn(self, data: bytes) -> None:
+        """As `_remember`, for snapshot reads: if the context asks for nothing special."""
+        try:
+            context = kvrpcpb.Context.FromString(data)
+            check_cluster(self.store.cluster_id, context)
+            check_txn_keys(self.store.api_version, context.api_version, "get", ())
+            if ReadRules.of(context) is SNAPSHOT and not context.stale_read:
+                self._regions.remember(_TXN + data, self._regions.check(context))
+        except (DecodeError, RpcError, StorageRefusal, RegionError):
+            pass
 
     def _remember(self, data: bytes | None, context: kvrpcpb.Context) -> None:
         """Let the next request with the same context take the short way, if this one may."""
