@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Final
 
 __all__ = [
+    "KEY_HEADS",
     "UNUSUAL",
     "Unusual",
     "context_field",
@@ -62,7 +63,7 @@ def varint(number: int) -> bytes:
 
 
 # The field header of a key (field 2, bytes) for the lengths that fit one byte, and of a short value (field 3).
-_KEY_HEAD = [b""] + [b"\x12" + varint(size) for size in range(1, 512)]
+KEY_HEADS = [b""] + [b"\x12" + varint(size) for size in range(1, 512)]
 _VALUE_HEAD = [b""] + [b"\x1a" + varint(size) for size in range(1, 512)]
 
 
@@ -78,13 +79,13 @@ def context_field(context: bytes) -> bytes:
 def encode_get(key: bytes, cf: bytes = b"") -> bytes:
     """Return a RawGetRequest without its context."""
     size = len(key)
-    body = (_KEY_HEAD[size] if size < 512 else _head(_KEY_HEAD, b"\x12", size)) + key
+    body = (KEY_HEADS[size] if size < 512 else _head(KEY_HEADS, b"\x12", size)) + key
     return body + b"\x1a" + varint(len(cf)) + cf if cf else body
 
 
 def encode_put(key: bytes, value: bytes, ttl: int = 0, for_cas: bool = False, cf: bytes = b"") -> bytes:
     """Return a RawPutRequest without its context. `ttl` in seconds, 0: no expiry."""
-    body = _head(_KEY_HEAD, b"\x12", len(key)) + key + _head(_VALUE_HEAD, b"\x1a", len(value)) + value
+    body = _head(KEY_HEADS, b"\x12", len(key)) + key + _head(_VALUE_HEAD, b"\x1a", len(value)) + value
     if cf:
         body += b"\x22" + varint(len(cf)) + cf
     if ttl:
@@ -94,7 +95,7 @@ def encode_put(key: bytes, value: bytes, ttl: int = 0, for_cas: bool = False, cf
 
 def encode_delete(key: bytes, for_cas: bool = False, cf: bytes = b"") -> bytes:
     """Return a RawDeleteRequest without its context."""
-    body = _head(_KEY_HEAD, b"\x12", len(key)) + key
+    body = _head(KEY_HEADS, b"\x12", len(key)) + key
     if cf:
         body += b"\x1a" + varint(len(cf)) + cf
     return body + b"\x20\x01" if for_cas else body
@@ -103,7 +104,7 @@ def encode_delete(key: bytes, for_cas: bool = False, cf: bytes = b"") -> bytes:
 @lru_cache(maxsize=1024)
 def _pair_head(key_size: int, value_size: int) -> bytes:
     """Return what stands before the key of a pair in a list of pairs (field 2)."""
-    key_head, value_head = _head(_KEY_HEAD, b"\x12", key_size), _value_head(value_size)
+    key_head, value_head = _head(KEY_HEADS, b"\x12", key_size), _value_head(value_size)
     return b"\x12" + varint(len(key_head) + key_size + len(value_head) + value_size) + key_head
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from pytikv.codec import hot_raw
-from pytikv.codec.hot_raw import UNUSUAL, Unusual, varint
+from pytikv.codec.hot_raw import KEY_HEADS, UNUSUAL, Unusual, varint
 
 __all__ = ["decode_get", "decode_pairs", "encode_get"]
 
@@ -30,23 +30,32 @@ def _version(version: int) -> bytes:
 
 def encode_get(key: bytes, version: int, need_commit_ts: bool = False) -> bytes:
     """Return a GetRequest without its context."""
-    body = hot_raw.encode_get(key) + _version(version)
+    size = len(key)
+    head = KEY_HEADS[size] if size < 512 else b"\x12" + varint(size)
+    body = head + key + _version(version)
     return body + _NEED_COMMIT_TS if need_commit_ts else body
 
 
 def decode_get(data: bytes) -> bytes | Unusual | None:
     """Read a GetResponse: the value, None when there is no such key, or UNUSUAL."""
-    if not data:
-        return b""  # neither a value nor not_found: the value is empty
-    value: bytes | None = b""
+    size = len(data)
+    if size > 1 and data[0] == _VALUE and data[1] < 0x80:  # a short value, often with nothing behind it
+        stop = data[1] + 2
+        if stop == size or _is_details(data, stop, _GET_DETAILS):
+            return data[2:stop]
+        return UNUSUAL
+    return _decode_get(data)
+
+
+def _decode_get(data: bytes) -> bytes | Unusual | None:
+    value: bytes | None = b""  # where there is neither a value nor not_found, the value is empty
     stop = 0
-    first = data[0]
-    if first == _VALUE:
+    if data.startswith(_NOT_FOUND):
+        value, stop = None, 2
+    elif data and data[0] == _VALUE:
         length, start = _varint(data, 1)
         stop = start + length
         value = data[start:stop]
-    elif data.startswith(_NOT_FOUND):
-        value, stop = None, 2
     if stop == len(data) or _is_details(data, stop, _GET_DETAILS):
         return value
     return UNUSUAL

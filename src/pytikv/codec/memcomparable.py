@@ -25,6 +25,12 @@ def encode(data: bytes) -> bytes:
     '6162630000000000fa'
     """
     size = len(data)
+    if size < _GROUP:
+        return data + _PADDING[_GROUP - size]
+    if size < 2 * _GROUP:
+        return data[:8] + b"\xff" + data[8:] + _PADDING[16 - size]
+    if size < 3 * _GROUP:
+        return data[:8] + b"\xff" + data[8:16] + b"\xff" + data[16:] + _PADDING[24 - size]
     whole = size - size % _GROUP
     if size < _SHORT:
         # Most keys: appending beats a list and a join.

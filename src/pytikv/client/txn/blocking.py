@@ -236,7 +236,7 @@ class Snapshot:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, None where there is no such key."""
-        return self._rt.run(self._core.get(key))
+        return self._rt.run(self._core._get(key))
 
     def get_with_commit_ts(self, key: bytes) -> Versioned | None:
         """Return the value of `key` and the timestamp at which it was committed, None where there is no such key."""

@@ -150,10 +150,14 @@ class RemoteTxn(RemoteView):
         need_commit_ts: bool = False,
     ) -> Any:
         """See `TxnBackend`. The fast path of `_send_fast`, once more: a coroutine less for the call that counts."""
-        extra = NO_EXTRA if context is DEFAULT_CONTEXT else self._extra(context)
+        if context is DEFAULT_CONTEXT:
+            extra, at_leader = NO_EXTRA, self._reads_at_leader
+        else:
+            extra = self._extra(context)
+            at_leader = self._is_at_leader(extra)
         body = encode_get(key, version, need_commit_ts)
         now = self._now()
-        way = self._way(key, now, extra.fields) if call is None and self._is_at_leader(extra) else None
+        way = self._way(key, now, extra.fields) if call is None and at_leader else None
         if way is None:
             data = await self._send_key(rpcs.KV_GET, key, body, call or self._call(), extra)
         else:

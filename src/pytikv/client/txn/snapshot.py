@@ -16,7 +16,7 @@ Reads change nothing: every error says NOT_APPLIED, also where resolving a lock 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -343,6 +343,13 @@ class AsyncSnapshot:
             check_key(key)
         reader = self._reader or await self._begin()
         return await reader.get(key)
+
+    def _get(self, key: bytes) -> Coroutine[Any, Any, bytes | None]:
+        """As `get`, for the blocking twin: a coroutine less, once the timestamp is there."""
+        reader = self._reader
+        if reader is None or type(key) is not bytes:
+            return self.get(key)
+        return reader.get(key)
 
     async def get_with_commit_ts(self, key: bytes) -> Versioned | None:
         """Return the value of `key` and the timestamp at which it was committed, None where there is no such key."""
