@@ -84,6 +84,25 @@ def test_hot_requests_are_taken_apart_as_protobuf_would(context: bytes, key: byt
     assert hot.split_put(request) == ((ctx, key, value, cf.encode()) if key else None)
     answer = kvrpcpb.RawGetResponse.FromString(hot.encode_value(value))
     assert answer == kvrpcpb.RawGetResponse(value=value)
+    assert kvrpcpb.GetResponse.FromString(hot.encode_value(value)) == kvrpcpb.GetResponse(value=value)
+
+
+@given(context=st.binary(max_size=200), key=bodies, version=st.integers(0, (1 << 64) - 1), tail=st.binary(max_size=4))
+@settings(max_examples=200)
+def test_hot_snapshot_reads_are_taken_apart_as_protobuf_would(
+    context: bytes, key: bytes, version: int, tail: bytes
+) -> None:
+    ctx = kvrpcpb.Context(resource_group_tag=context).SerializeToString()
+    head = b"\x0a" + envelope.varint(len(ctx)) + ctx
+    request = kvrpcpb.GetRequest(key=key, version=version)
+    data = head + request.SerializeToString()
+    assert hot.split_kv_get(data) == ((ctx, key, version) if key and version else None)
+    request.need_commit_ts = True
+    assert hot.split_kv_get(head + request.SerializeToString()) is None
+    parts = hot.split_kv_get(data + tail)
+    if parts is not None:
+        expected = kvrpcpb.GetRequest.FromString(data + tail)
+        assert parts[1:] == (expected.key, expected.version)
 
 
 @given(data=st.binary(max_size=60), tail=st.binary(max_size=8), cut=st.integers(0, 60))
