@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mvcc_strategies import locks, timestamps, wire_keys, writes
+from mvcc_strategies import locks, short_values, timestamps, wire_keys, writes
 
 from pytikv.codec import memcomparable
 from pytikv.errors import StorageError
@@ -22,6 +22,7 @@ from pytikv.server.mvcc.records import (
     data_key,
     decode_lock,
     decode_write,
+    short_put_value,
     split_data_key,
 )
 
@@ -106,6 +107,15 @@ def test_lock_records_are_tikvs_bytes(lock: Lock, data: bytes) -> None:
 @given(writes())
 def test_write_records_come_back(write: Write) -> None:
     assert decode_write(write.encode()) == write
+
+
+@given(st.integers(1 << 56, (1 << 63) - 1), short_values)
+@example((1 << 63) - 1, b"")
+@example(0x7F01_8040_2010_0804, b"v")
+def test_the_common_record_of_nine_bytes_of_start_ts(start_ts: int, value: bytes) -> None:
+    write = Write(WriteType.PUT, start_ts, value)
+    assert decode_write(write.encode()) == write
+    assert short_put_value(write.encode()) == value
 
 
 @given(locks())

@@ -365,29 +365,29 @@ def short_put_value(data: bytes) -> bytes | None:
     return None
 
 
+def _nine_byte_start_ts(data: bytes) -> int:
+    """Return the start_ts of such a record: groups of seven bits moved together, two, four and eight at a time."""
+    bits = int.from_bytes(data[1:9], "little")
+    bits = (bits & 0x007F007F007F007F) | (bits & 0x7F007F007F007F00) >> 1
+    bits = (bits & 0x00003FFF00003FFF) | (bits & 0x3FFF00003FFF0000) >> 2
+    return (bits & 0x0FFFFFFF) | (bits >> 4 & 0xFFFFFFF0000000) | data[9] << 56
+
+
 def decode_write(data: bytes) -> Write:
     """Decode a write record. Raises StorageError on bytes that no encoder wrote."""
+    value = short_put_value(data)
+    if value is not None:
+        return Write(WriteType.PUT, _nine_byte_start_ts(data), value)
     try:
-        kind = _WRITE_TYPES.get(data[0])
+        parser = Parser(data)
+        kind = _WRITE_TYPES.get(parser.byte())
         if kind is None:
             raise Damage("its type is unknown")
-        # The first two fields by hand: scans decode many records that have no more.
-        start_ts, shift, at = 0, 0, 1
-        while (byte := data[at]) >= 0x80 and at < 10:
-            start_ts |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-        start_ts |= byte << shift
-        if start_ts >> 64:
-            raise Damage("a number in it has more than 64 bits")
-        write = Write(kind, start_ts)
-        if at + 1 < len(data):
-            _parse_fields(write, Parser(data, at + 1))
+        write = Write(kind, parser.varint())
+        _parse_fields(write, parser)
         return write
     except Damage as error:
         raise StorageError(f"damaged write record: {error}") from error
-    except IndexError as error:
-        raise StorageError("damaged write record: it ends too early") from error
 
 
 def _parse_fields(write: Write, parser: Parser) -> None:
