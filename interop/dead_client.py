@@ -40,6 +40,10 @@ class DeadClient:
         """Lock keys as a pessimistic transaction does, and die. Returns its start_ts."""
         return self._rt.run(self._lock(keys, ttl_ms))
 
+    def allow_gc(self, age_s: int) -> None:
+        """Move PD's transaction safe point, as GC does first, to what is `age_s` seconds old, and die."""
+        self._rt.run(self._allow_gc(age_s))
+
     def close(self) -> None:
         """End the connections."""
         self._rt.run(self._backend.close())
@@ -93,6 +97,10 @@ class DeadClient:
             )
             await self._send(KV_PESSIMISTIC_LOCK, region, request)
         return start_ts
+
+    async def _allow_gc(self, age_s: int) -> None:
+        target = await self._timestamp() - (age_s * 1000 << 18)
+        await self._backend.advance_txn_safe_point(target, self._rt.now() + _PATIENCE_S)
 
     async def _batches(self, keys: list[bytes]) -> Iterator[tuple[Any, Sequence[bytes]]]:
         groups = await self._backend.group(keys, None, self._call())

@@ -30,8 +30,10 @@ class Peer:
     modes: dict[str, list[str]]
     suite: str = "raw"
     """`raw` and `txn`: what it reads and writes; `pd`: it makes no calls of data."""
+    meets: tuple[str, ...] = ("prewrite", "committed", "async", "pessimistic")
+    """Kinds of locks that it meets, of those in `transactions.py`."""
     leaves: tuple[str, ...] = ()
-    """Kinds of locks that it leaves behind, of `transactions.KINDS`."""
+    """Kinds of locks that it leaves behind."""
 
 
 def tool(name: str) -> str:
@@ -94,7 +96,8 @@ def _python(script: str, module: str) -> Callable[[], list[str]]:
 
 
 _CLIENT_GO, _PD_CLIENT = _go("go"), _go("pdclient")
-_LEFT_BY_RUST = ("prewrite", "committed", "async", "held")
+_TXN = functools.partial(Peer, suite="txn")
+_TWO_PHASES = ("prewrite", "committed")
 
 PEERS = [
     Peer("tikv-python", _python("tikv_python.py", "tikv"), {"v1": [], "v1ttl": ["-ttl"]}),
@@ -105,8 +108,19 @@ PEERS = [
     Peer("pd/client, keyspace", _PD_CLIENT, {"v2": ["-keyspace", "DEFAULT"]}, "pd"),
     Peer("client-java", _java, {"v1": [], "v1ttl": ["-ttl"], "v2": ["-api-version", "2", "-ttl"]}),
     Peer("client-rust", _rust, {"v1": [], "v1ttl": ["-ttl"], "v2": ["-keyspace", "DEFAULT", "-ttl"]}),
-    Peer("tikv-client, txn", _python("tikv_client_txn.py", "tikv_client"), {"v1": ["-txn"]}, "txn", ("held",)),
-    Peer("client-go, txn", _CLIENT_GO, {"v1": ["-txn"]}, "txn", ("prewrite", "committed", "async", "pessimistic")),
-    Peer("client-java, txn", _java, {"v1": ["-txn"]}, "txn", ("prewrite", "committed")),
-    Peer("client-rust, txn", _rust, {"v1": ["-txn"], "v2": ["-txn", "-keyspace", "DEFAULT"]}, "txn", _LEFT_BY_RUST),
+    _TXN(
+        "tikv-client, txn",
+        _python("tikv_client_txn.py", "tikv_client"),
+        {"v1": ["-txn"]},
+        meets=(*_TWO_PHASES, "pessimistic"),
+        leaves=("held",),
+    ),
+    _TXN("client-go, txn", _CLIENT_GO, {"v1": ["-txn"]}, leaves=(*_TWO_PHASES, "async", "pessimistic")),
+    _TXN("client-java, txn", _java, {"v1": ["-txn"]}, meets=_TWO_PHASES, leaves=_TWO_PHASES),
+    _TXN(
+        "client-rust, txn",
+        _rust,
+        {"v1": ["-txn"], "v2": ["-txn", "-keyspace", "DEFAULT"]},
+        leaves=(*_TWO_PHASES, "async", "held"),
+    ),
 ]

@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from programs import HERE, PEERS, Peer, Skipped
 from results import Result, show
@@ -83,7 +83,7 @@ def run_peer(peer: Peer, command: list[str], mode: str, address: str) -> Result:
         if peer.suite == "raw":
             _run_raw(program, url, api_version, prefix, result)
         else:
-            _run_txn(program, url, api_version, prefix, result, peer.leaves)
+            _run_txn(program, url, api_version, prefix, result, peer)
     result.seconds = time.monotonic() - started
     return result
 
@@ -98,15 +98,13 @@ def _run_raw(program: Callable[[], None], url: str, api_version: int, prefix: st
             _read_theirs(ours, prefix, result)
 
 
-def _run_txn(
-    program: Callable[[], None], url: str, api_version: int, prefix: str, result: Result, leaves: Sequence[str]
-) -> None:
+def _run_txn(program: Callable[[], None], url: str, api_version: int, prefix: str, result: Result, peer: Peer) -> None:
     import transactions
 
     with transactions.OurSide(url, api_version, prefix) as ours:
-        ours.prepare()
+        ours.prepare(peer.meets)
         program()
-        for name, body in ours.checks(leaves).items():
+        for name, body in ours.checks(peer.leaves).items():
             try:
                 body()
             except Exception as error:

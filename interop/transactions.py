@@ -19,12 +19,12 @@ from dead_client import DeadClient
 
 import pytikv
 
-KINDS = ("prewrite", "committed", "async", "pessimistic", "held")
 _SEEN = {"prewrite": b"before", "committed": b"after", "async": b"after"}
 _SHARED = 50
 _LEFT = 10
 _TTL_MS = 1
 _PATIENCE_S = 20.0
+_ALLOWED_AGE_S = 300
 
 
 class OurSide:
@@ -52,20 +52,26 @@ class OurSide:
         """The keys of a transaction that stopped half way, in the lower (`""`) or the upper region (`"~"`)."""
         return [self._key(f"{start}{stem}_{i}") for i in range(_LEFT)]
 
-    def prepare(self) -> None:
-        """Write the pairs for the peer, and leave the locks."""
-        stems = {kind: f"dead_{kind}" for kind in ("prewrite", "committed", "async", "pessimistic")}
+    def prepare(self, meets: Sequence[str]) -> None:
+        """Write the pairs for the peer, and leave the locks of these kinds. GC may go on up to five minutes ago."""
+        stems = {kind: f"dead_{kind}" for kind in meets}
         keys = {kind: self._half(stem, "") + self._half(stem, "~") for kind, stem in stems.items()}
         with self._db.begin() as txn:
             for key, value in self._numbered("pytikv").items():
                 txn.put(key, value)
             for key in [key for half in keys.values() for key in half]:
                 txn.put(key, b"before")
-        after = {kind: dict.fromkeys(half, b"after") for kind, half in keys.items()}
-        self._dead.prewrite(after["prewrite"], ttl_ms=_TTL_MS)
-        self._dead.commit_primary(keys["committed"][0], self._dead.prewrite(after["committed"], ttl_ms=_TTL_MS))
-        self._dead.prewrite(after["async"], ttl_ms=_TTL_MS, async_commit=True)
-        self._dead.lock(keys["pessimistic"], ttl_ms=_TTL_MS)
+        for kind, half in keys.items():
+            self._die(kind, half)
+        self._dead.allow_gc(_ALLOWED_AGE_S)
+
+    def _die(self, kind: str, keys: Sequence[bytes]) -> None:
+        if kind == "pessimistic":
+            self._dead.lock(keys, ttl_ms=_TTL_MS)
+            return
+        start_ts = self._dead.prewrite(dict.fromkeys(keys, b"after"), ttl_ms=_TTL_MS, async_commit=kind == "async")
+        if kind == "committed":
+            self._dead.commit_primary(keys[0], start_ts)
 
     def checks(self, leaves: Sequence[str]) -> dict[str, Callable[[], None]]:
         """The checks by name, for a peer that leaves these kinds of locks."""

@@ -30,7 +30,12 @@ func lockKeys(ctx context.Context, client *txnkv.Client, txn *transaction.KVTxn,
 	}
 	lock := kv.NewLockCtx(ts, waitMS, time.Now())
 	lock.InitReturnValues(len(keys))
-	return lock, txn.LockKeys(ctx, lock, keys...)
+	err = txn.LockKeys(ctx, lock, keys...)
+	if tikverr.IsErrWriteConflict(err) {
+		// Who has waited for a lock is woken by this, and asks again with a newer for_update_ts.
+		return lockKeys(ctx, client, txn, waitMS, keys...)
+	}
+	return lock, err
 }
 
 func pessimistic(ctx context.Context, client *txnkv.Client) error {

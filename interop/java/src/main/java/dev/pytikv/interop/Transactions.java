@@ -28,6 +28,7 @@ final class Transactions {
   private static final int LEFT = 10; // keys in each of two regions that a transaction which stops half way writes
   private static final long TTL_MS = 3_000;
   private static final int BACK_OFF_MS = 10_000;
+  private static final int SHORT_BACK_OFF_MS = 500; // for what must fail: it tries a conflict again until then
 
   private final TiSession session;
   private final KVClient client;
@@ -71,33 +72,33 @@ final class Transactions {
   private enum Until { PREWRITE, COMMIT_OF_PRIMARY, END }
 
   /** Writes pairs in one transaction; an empty value deletes. The first key is the primary. */
-  private void write(Map<ByteString, ByteString> pairs, Until until, long startTs) throws Exception {
+  private void write(Map<ByteString, ByteString> pairs, Until until, long startTs, int backOffMs) throws Exception {
     List<Map.Entry<ByteString, ByteString>> all = new ArrayList<>(pairs.entrySet());
     byte[] primary = all.get(0).getKey().toByteArray();
     List<Map.Entry<ByteString, ByteString>> others = all.subList(1, all.size());
     TwoPhaseCommitter committer = new TwoPhaseCommitter(session, startTs, TTL_MS);
     committer.prewritePrimaryKey(
-        ConcreteBackOffer.newCustomBackOff(BACK_OFF_MS), primary, all.get(0).getValue().toByteArray());
+        ConcreteBackOffer.newCustomBackOff(backOffMs), primary, all.get(0).getValue().toByteArray());
     if (!others.isEmpty()) {
       Iterator<BytePairWrapper> secondaries = others.stream()
           .map(pair -> new BytePairWrapper(pair.getKey().toByteArray(), pair.getValue().toByteArray()))
           .iterator();
-      committer.prewriteSecondaryKeys(primary, secondaries, BACK_OFF_MS);
+      committer.prewriteSecondaryKeys(primary, secondaries, backOffMs);
     }
     if (until == Until.PREWRITE) {
       return;
     }
     long commitTs = now();
-    committer.commitPrimaryKey(ConcreteBackOffer.newCustomBackOff(BACK_OFF_MS), primary, commitTs);
+    committer.commitPrimaryKey(ConcreteBackOffer.newCustomBackOff(backOffMs), primary, commitTs);
     if (until == Until.END && !others.isEmpty()) {
       Iterator<ByteWrapper> keys = others.stream().map(pair -> new ByteWrapper(pair.getKey().toByteArray())).iterator();
-      committer.commitSecondaryKeys(keys, commitTs, BACK_OFF_MS);
+      committer.commitSecondaryKeys(keys, commitTs, backOffMs);
     }
     committer.close();
   }
 
   private void write(Map<ByteString, ByteString> pairs) throws Exception {
-    write(pairs, Until.END, now());
+    write(pairs, Until.END, now(), BACK_OFF_MS);
   }
 
   private void expect(Map<ByteString, ByteString> pairs) throws Exception {
@@ -148,7 +149,7 @@ final class Transactions {
     write(second);
     boolean failed = false;
     try {
-      write(Map.of(key("conflict"), text("first")), Until.END, startTs);
+      write(Map.of(key("conflict"), text("first")), Until.END, startTs, SHORT_BACK_OFF_MS);
     } catch (Exception expected) {
       failed = true;
     }
@@ -229,7 +230,8 @@ final class Transactions {
     for (String kind : new String[] {"prewrite", "committed"}) {
       Map<ByteString, ByteString> pairs = half("left_" + kind, "before");
       write(pairs);
-      write(allTo(pairs, "after"), kind.equals("prewrite") ? Until.PREWRITE : Until.COMMIT_OF_PRIMARY, now());
+      Until until = kind.equals("prewrite") ? Until.PREWRITE : Until.COMMIT_OF_PRIMARY;
+      write(allTo(pairs, "after"), until, now(), BACK_OFF_MS);
     }
   }
 }
