@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
 from pytikv.client.request_sender import Call, RegionStale
-from pytikv.client.rpcs import KV_COMMIT, SPLIT_REGION
+from pytikv.client.rpcs import KV_CHECK_TXN_STATUS, KV_COMMIT, SPLIT_REGION
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.cleanup import commit_keys, commit_request, release_locks, resolve_range, roll_back_keys
@@ -161,6 +161,8 @@ class Committer:
             return
         if self._terms.is_one_pc:
             self._on_committed(self._prewrite.one_pc_commit_ts)
+        elif self._prewrite.one_pc_in_doubt and (committed_at := await self._committed_at(call)):
+            self._on_committed(committed_at)
         elif self._terms.is_async_commit:
             self._on_committed(self._prewrite.min_commit_ts)
             await self._commit_behind(self._keys)
@@ -212,6 +214,22 @@ class Committer:
     @property
     def _size(self) -> int:
         return sum(map(write_size, self._mutations))
+
+    async def _committed_at(self, call: Call) -> int:
+        """Ask the primary when the transaction was committed; 0: it is not, and the primary is locked."""
+        terms = self._terms
+        request = kvrpcpb.CheckTxnStatusRequest(
+            primary_key=terms.primary, lock_ts=terms.start_ts, current_ts=terms.start_ts
+        )
+        while True:
+            region = await self._backend.find(terms.primary, call)
+            try:
+                answer = await self._backend.send(KV_CHECK_TXN_STATUS, region, request, call, self._context)
+            except RegionStale:
+                continue
+            if answer.HasField("error"):
+                raise key_error(answer.error, self._backend.codec, terms.start_ts)
+            return int(answer.commit_version)
 
     # --- the commit timestamp -----------------------------------------------------------------------------------------
 

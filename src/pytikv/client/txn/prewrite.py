@@ -38,7 +38,12 @@ __all__ = ["Prewrite", "locks_met"]
 
 
 class Prewrite:
-    """One run of the phase; see the module. `one_pc_commit_ts` and `min_commit_ts` (0: none) hold its answers."""
+    """One run of the phase; see the module. `one_pc_commit_ts` and `min_commit_ts` (0: none) hold its answers.
+
+    `one_pc_in_doubt`: the answer to 1PC was lost, and when it was asked for again the keys lay in several regions. The
+    transaction went on as another protocol, but may have been committed by that first request: every key then answers
+    that it is prewritten, and only its records know at which timestamp.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class Prewrite:
         self._on_primary = on_primary
         self._unsent = len(mutations)
         self._is_refused = False
+        self.one_pc_in_doubt = False
         self.one_pc_commit_ts = 0
         self.min_commit_ts = 0
 
@@ -75,7 +81,7 @@ class Prewrite:
     @property
     def may_be_committed(self) -> bool:
         """Whether the transaction can be committed without another step of this client."""
-        by_itself = self._terms.is_async_commit or self._terms.is_one_pc
+        by_itself = self._terms.is_async_commit or self._terms.is_one_pc or self.one_pc_in_doubt
         return by_itself and not self._is_refused and self._unsent == 0
 
     async def run(self, groups: Sequence[tuple[Any, Sequence[Mutation]]], call: Call) -> None:
@@ -111,7 +117,8 @@ class Prewrite:
                     return
                 await self._on_errors(response.errors, call)
         except RegionStale:
-            pass
+            if self._terms.is_one_pc and call.lost is not None:
+                self.one_pc_in_doubt = True
         except TikvError as error:
             self._note_failure(error, call)
             raise
