@@ -10,12 +10,12 @@ import pytest
 import pytikv
 from pytikv.client import rpcs
 from pytikv.client.cluster import Cluster
-from pytikv.client.pd_gc import PdGc
 from pytikv.client.region_cache import RegionCache
 from pytikv.client.region_loader import RegionLoader
 from pytikv.client.request_sender import RegionStale
 from pytikv.client.store_cache import StoreCache
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
+from pytikv.client.txn.pd_gc import PdGc
 from pytikv.client.txn.remote import RemoteTxn
 from pytikv.codec import api
 from pytikv.codec.api import NULL_KEYSPACE_ID

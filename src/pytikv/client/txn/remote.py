@@ -22,7 +22,6 @@ from pytikv.client import backoff, rpcs
 from pytikv.client.cluster import Cluster, connect_cluster
 from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
 from pytikv.client.deadline import effective
-from pytikv.client.pd_gc import PdGc
 from pytikv.client.raw_backend import check_config
 from pytikv.client.remote_view import REGION_ERROR, RemoteView
 from pytikv.client.replica_selector import is_tiflash
@@ -31,6 +30,7 @@ from pytikv.client.rpc_errors import fatal_error, is_transient
 from pytikv.client.rpcs import Rpc
 from pytikv.client.store_cache import CachedStore
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnPiece
+from pytikv.client.txn.pd_gc import PdGc
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL
 from pytikv.codec.hot_txn import decode_get, decode_pairs, encode_get

@@ -15,26 +15,48 @@ Source: client-go txnkv/txnsnapshot/scan.go.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
 
 from pytikv.client import rpcs
 from pytikv.client.arguments import MAX_SCAN_PAGE, check_count, check_range
 from pytikv.client.remote_view import ABOVE_ALL
-from pytikv.client.request_sender import RegionStale
-from pytikv.client.txn.backend import TxnPiece
+from pytikv.client.request_sender import Call, RegionStale
+from pytikv.client.txn.backend import RequestContext, TxnBackend, TxnPiece
+from pytikv.client.txn.options import ReadOptions
 from pytikv.errors import InvalidArgument
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
 
-if TYPE_CHECKING:
-    from pytikv.client.txn.snapshot import SnapshotReader
-
-__all__ = ["GROWTH", "PAGE_BYTES", "Pair", "SnapshotScan"]
+__all__ = ["GROWTH", "PAGE_BYTES", "PageReader", "Pair", "SnapshotScan"]
 
 Pair = tuple[bytes, bytes]
 GROWTH: Final = 16
 PAGE_BYTES: Final = 1 << 20
+
+
+class PageReader(Protocol):
+    """What a scan needs of `SnapshotReader`."""
+
+    start_ts: int
+    options: ReadOptions
+    backend: TxnBackend
+
+    @property
+    def context(self) -> RequestContext:
+        """What requests say."""
+        ...
+
+    def lock_in(self, error: kvrpcpb.KeyError) -> kvrpcpb.LockInfo:
+        """Return the lock that an error is about; raises the error where it is about anything else."""
+        ...
+
+    async def meet(self, locks: Sequence[kvrpcpb.LockInfo], call: Call, context: RequestContext, /) -> RequestContext:
+        """Settle locks; returns what to say when reading again."""
+        ...
+
+    async def ensure_visible(self, call: Call) -> None:
+        """Raise SnapshotTooOld where what was read may not have been all there."""
 
 
 class SnapshotScan:
@@ -44,7 +66,7 @@ class SnapshotScan:
 
     def __init__(
         self,
-        source: SnapshotReader | Callable[[], Awaitable[SnapshotReader]],
+        source: PageReader | Callable[[], Awaitable[PageReader]],
         start: bytes | None,
         end: bytes | None,
         *,
@@ -62,7 +84,7 @@ class SnapshotScan:
         self._reverse = bool(reverse)
         self._keys_only = bool(keys_only)
         self._source = source
-        self._reader: SnapshotReader | None = None
+        self._reader: PageReader | None = None
 
     async def next_page(self) -> list[Pair]:
         """Return the next pairs; an empty list at the end."""
@@ -83,7 +105,7 @@ class SnapshotScan:
             found += page
         return found
 
-    async def _begin(self) -> SnapshotReader:
+    async def _begin(self) -> PageReader:
         source = self._source
         reader = await source() if callable(source) else source
         if reader.start_ts == MAX_TIMESTAMP:
@@ -92,7 +114,7 @@ class SnapshotScan:
         self._reader = reader
         return reader
 
-    async def _fetch(self, reader: SnapshotReader) -> list[Pair]:
+    async def _fetch(self, reader: PageReader) -> list[Pair]:
         """Fetch pairs of one region and move on; the list may be empty."""
         backend = reader.backend
         call = backend.call()
@@ -120,7 +142,7 @@ class SnapshotScan:
             await reader.ensure_visible(call)
             return page
 
-    def _request(self, piece: TxnPiece, size: int, reader: SnapshotReader) -> kvrpcpb.ScanRequest:
+    def _request(self, piece: TxnPiece, size: int, reader: PageReader) -> kvrpcpb.ScanRequest:
         low, high = piece.start_key, piece.end_key
         if self._reverse:
             low, high = high or ABOVE_ALL, low  # on the wire a reverse scan begins at its upper end
