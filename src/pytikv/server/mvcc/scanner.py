@@ -27,7 +27,6 @@ from pytikv.server.mvcc.records import Write, short_put_value
 
 __all__ = ["Entry", "Scanner"]
 
-_REVERSE_SEEK_BOUND: Final = 16
 _BEHIND: Final = b"\xff" * TS_BYTES + b"\x00"
 """Behind a key: just above its oldest version."""
 
@@ -218,7 +217,7 @@ class Scanner:
                     if best is not None:
                         yield best
                     walked, is_done, best = 0, True, None
-                elif not is_done and walked > _REVERSE_SEEK_BOUND:
+                elif not is_done and walked > SEEK_BOUND:
                     yield from self._upwards(self._newest_wanted(key), key + _BEHIND)
                     best = None
                     break
