@@ -196,6 +196,8 @@ class Transactions(RuleBasedStateMachine):
             self._send(lambda: self._lock(txn, key, for_update_ts, force))
 
     def _lock(self, txn: Txn, key: bytes, for_update_ts: int, force: bool) -> None:
+        if force:  # from now on the client says at which for_update_ts it knows the lock: this one may come late
+            txn.forced.add(key)
         params = PessimisticLockParameters(
             txn.start_ts, txn.wire_primary, for_update_ts, TTL_MS, txn.start_ts + 1, allow_lock_with_conflict=force
         )
@@ -209,9 +211,6 @@ class Transactions(RuleBasedStateMachine):
         if locked_ts >= txn.locked.get(key, 0):
             assert self.twin.newest(key, txn) <= locked_ts, "locked beneath a newer version"
             txn.locked[key] = locked_ts
-            txn.forced.discard(key)
-            if force:
-                txn.forced.add(key)
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data(), retry=st.booleans())
@@ -322,7 +321,6 @@ class Transactions(RuleBasedStateMachine):
             for_update_ts = max(txn.locked.values(), default=0)
             self.store.run(txn.start_ts, lambda tx, rd: pessimistic_rollback_all(tx, rd, txn.writes, for_update_ts))
             txn.locked.clear()
-            txn.forced.clear()
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())

@@ -220,6 +220,12 @@ ASYNC = {
         lock 10 b | for_update=30           -> ok
         prewrite 10 b=1 | async= for_update=30 actions=check -> min 31
     """,
+    "the largest of all keys": """
+        lock 10 a b | min=40       -> ok
+        lock 10 c                  -> ok
+        prewrite 10 a=1 b=1 c=1 | async=b,c for_update=10 actions=check -> min 40
+        show c                     -> lock PUT@10=1 primary=a for_update=10 min=11 async=
+    """,
     "again, after a newer read": """
         prewrite 10 a=1 | async=   -> min 11
         read 50                    -> ok
