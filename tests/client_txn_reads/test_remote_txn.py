@@ -476,6 +476,8 @@ class Pd:
         )
 
     def AdvanceTxnSafePoint(self, request: Any) -> Any:
+        if request.target < self.txn:
+            raise ServerError("PD refused AdvanceTxnSafePoint")
         old, self.txn = self.txn, min(request.target, 150)
         return pdpb.AdvanceTxnSafePointResponse(
             old_txn_safe_point=old,
@@ -484,6 +486,8 @@ class Pd:
         )
 
     def AdvanceGCSafePoint(self, request: Any) -> Any:
+        if not self.gc <= request.target <= self.txn:
+            raise ServerError("PD refused AdvanceGCSafePoint")
         self.gc = request.target
         return pdpb.AdvanceGCSafePointResponse(new_gc_safe_point=self.gc)
 
@@ -535,6 +539,9 @@ def test_safe_points_in_the_words_of_today() -> None:
     assert run(gc.advance_txn_safe_point(140, 9.0)) == GcState(140, 50)
     assert run(gc.advance_txn_safe_point(160, 9.0)) == GcState(150, 50, "a barrier")
     assert run(gc.advance_gc_safe_point(145, 9.0)) == GcState(150, 145)
+    assert run(gc.advance_txn_safe_point(120, 9.0)) == run(gc.advance_gc_safe_point(120, 9.0)) == GcState(150, 145)
+    with pytest.raises(ServerError):
+        run(gc.advance_gc_safe_point(151, 9.0))
     run(gc.set_barrier("backup", 155, 60, 9.0))
     run(gc.delete_barrier("backup", 9.0))
     sent = [request for name, request in pd.calls if "Barrier" in name]

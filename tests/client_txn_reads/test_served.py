@@ -19,7 +19,7 @@ from pytikv.client import rpcs
 from pytikv.client.request_sender import RegionStale
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.lock_resolver import LockResolver
-from pytikv.errors import InvalidArgument, KeyLocked, Outcome, SnapshotTooOld, WriteConflict
+from pytikv.errors import InvalidArgument, KeyLocked, Outcome, ServerError, SnapshotTooOld, WriteConflict
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP, Timestamp
 
@@ -501,6 +501,37 @@ def test_for_gc(db: Db) -> None:
     db.run(body())
     assert db.locks() == []
     assert db.client.snapshot().batch_get(KEYS) == {**OLD, b"p": b"new", b"z": b"new"}
+
+
+def test_barriers_and_safe_points(db: Db) -> None:
+    backend, deadline = db.backend, db.backend.rt.now() + 10
+    first, second, third = db.now(ago_ms=9000), db.now(ago_ms=8000), db.now(ago_ms=7000)
+    db.run(backend.set_gc_barrier("backup", second, 60, deadline))
+    state = db.run(backend.advance_txn_safe_point(first, deadline))
+    assert (state.txn_safe_point, state.blocker) == (first, "")
+    state = db.run(backend.advance_txn_safe_point(third, deadline))
+    assert state.txn_safe_point == second
+    assert "backup" in state.blocker
+    with pytest.raises(InvalidArgument):
+        db.run(backend.set_gc_barrier("late", first, 60, deadline))
+    db.run(backend.delete_gc_barrier("backup", deadline))
+    db.run(backend.delete_gc_barrier("backup", deadline))
+    assert db.run(backend.advance_txn_safe_point(third, deadline)).txn_safe_point == third
+    assert db.run(backend.advance_txn_safe_point(first, deadline)).txn_safe_point == third
+    assert db.run(backend.advance_gc_safe_point(second, deadline)).gc_safe_point == second
+    with pytest.raises(ServerError):
+        db.run(backend.advance_gc_safe_point(third + 1, deadline))
+    assert db.run(backend.gc_state(deadline)).gc_safe_point == second
+
+
+def test_scattering(db: Db) -> None:
+    async def body() -> None:
+        call = db.backend.call()
+        region = await db.backend.find(db.wire(b"k"), call)
+        await db.backend.scatter_region(region.id, call.backoffer.deadline)
+        assert await db.backend.is_scattered(region.id, call.backoffer.deadline)
+
+    db.run(body())
 
 
 def test_below_the_safe_point(db: Db) -> None:

@@ -438,8 +438,9 @@ def test_the_latest_without_a_timestamp(world: Any, store: Any, failing: Any) ->
         store.apply(b"p", start_ts, store.now_ts(), b"2")
         assert await latest.get(b"k") == b"2"
         assert store.oracle_calls == 0
-        error = await failing(latest._scan(None, None, None, False, False, 256).next_page())
-        assert isinstance(error, InvalidArgument)
+        assert await latest.batch_get([b"k"]) == {b"k": b"2"}
+        for many in (latest._scan(None, None, None, False, False, 256).next_page(), latest.batch_get([b"k", b"l"])):
+            assert isinstance(await failing(many), InvalidArgument)
 
     def pushed_for_max(name: str, request: Any, place: Any) -> Any:
         held = store.locks.get(b"p")

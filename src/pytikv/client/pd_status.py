@@ -15,6 +15,7 @@ from pytikv.wire.errors import RpcError, Status
 __all__ = ["check_header", "fatal_status", "header_error"]
 
 _MISMATCH: Final = "mismatch cluster id"
+_REFUSED: Final = "[PD:gc:"  # how the older calls about GC refuse: with status UNKNOWN, which else may pass
 _FATAL: Final = frozenset({Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.OUT_OF_RANGE, Status.DATA_LOSS})
 
 
@@ -27,7 +28,8 @@ def fatal_status(error: RpcError, method: str, address: str) -> TikvError | None
         return UnsupportedByServer(f"PD does not have {text}")
     if status in (Status.PERMISSION_DENIED, Status.UNAUTHENTICATED):
         return ConfigError(f"PD refuses this client ({text}); see the option tls")
-    return ServerError(f"PD failed with {Status.name_of(status)}: {text}") if status in _FATAL else None
+    is_refusal = status in _FATAL or _REFUSED in error.details
+    return ServerError(f"PD failed with {Status.name_of(status)}: {text}") if is_refusal else None
 
 
 def header_error(header: pdpb.ResponseHeader) -> pdpb.Error | None:

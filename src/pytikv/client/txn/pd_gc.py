@@ -80,7 +80,16 @@ class PdGc:
         return request
 
     async def advance_txn_safe_point(self, target: int, deadline: float) -> GcState:
-        """Raise the transaction safe point as far as barriers allow. A lower target than the present one is refused."""
+        """Raise the transaction safe point as far as barriers allow; one that is there already stays where it is."""
+        try:
+            return await self._advance_txn(target, deadline)
+        except ServerError:
+            state = await self.state(deadline)
+            if state.txn_safe_point < target:
+                raise
+            return state
+
+    async def _advance_txn(self, target: int, deadline: float) -> GcState:
         if not self._is_old:
             try:
                 request = await self._scoped(pdpb.AdvanceTxnSafePointRequest(target=target), deadline)
@@ -97,6 +106,15 @@ class PdGc:
 
     async def advance_gc_safe_point(self, target: int, deadline: float) -> GcState:
         """Raise the GC safe point; PD refuses one above the transaction safe point."""
+        try:
+            return await self._advance_gc(target, deadline)
+        except ServerError:
+            state = await self.state(deadline)
+            if state.gc_safe_point < target:
+                raise
+            return state
+
+    async def _advance_gc(self, target: int, deadline: float) -> GcState:
         if not self._is_old:
             try:
                 request = await self._scoped(pdpb.AdvanceGCSafePointRequest(target=target), deadline)
@@ -147,7 +165,8 @@ class PdGc:
 
     async def scatter_region(self, region_id: int, deadline: float) -> None:
         """Ask for a region's peers to be spread over the stores; PD does so in its own time."""
-        await self._call("ScatterRegion", pdpb.ScatterRegionRequest(regions_id=[region_id]), deadline)
+        request = pdpb.ScatterRegionRequest(regions_id=[region_id], region_id=region_id)  # in both words, new and old
+        await self._call("ScatterRegion", request, deadline)
 
     async def is_scattered(self, region_id: int, deadline: float) -> bool:
         """Tell whether a region has no scattering under way."""

@@ -170,7 +170,8 @@ class SnapshotScan:
             self._go_on_after(pairs[-1].key)
         prefix = len(self._reader.backend.codec.prefix)
         page = [(pair.key[prefix:], pair.value) for pair in pairs] if prefix else [(p.key, p.value) for p in pairs]
-        if not locked and len(page) == self._size and answer.ByteSize() < PAGE_BYTES:
+        is_full = not locked and len(page) == self._size < self._most
+        if is_full and sum([len(key) + len(value) for key, value in page]) < PAGE_BYTES:
             self._size = min(self._most, self._size * 2)
         return [(key, b"") for key, _ in page] if self._keys_only else page
 

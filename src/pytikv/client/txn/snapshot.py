@@ -44,6 +44,7 @@ KEYS_PER_REQUEST: Final = 5120  # as client-go, txnkv/txnsnapshot/snapshot.go
 _IDS_KEPT: Final = 1024
 _ENTRY_BYTES: Final = 100  # what a dict takes for an entry, about
 _UNKNOWN: Final = object()
+_ONE_BY_ONE: Final = 'the timestamp of "the latest" reads single keys: read many at one of the oracle'
 
 
 class SnapshotReader:
@@ -111,6 +112,8 @@ class SnapshotReader:
 
     async def batch_get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the pairs that are there, in the order asked. `keys` are distinct."""
+        if self._is_latest and len(keys) > 1:
+            raise InvalidArgument(_ONE_BY_ONE)
         cache = self._cache
         missing = [key for key in keys if key not in cache] if cache else keys
         found: dict[bytes, bytes] = {}
@@ -205,7 +208,7 @@ class SnapshotReader:
     ) -> SnapshotScan:
         """Return a scan of `[start, end)`; nothing is sent before its first page is asked for."""
         if self._is_latest:
-            raise InvalidArgument('the timestamp of "the latest" reads single keys: scan at one of the oracle')
+            raise InvalidArgument(_ONE_BY_ONE)
         return SnapshotScan(
             self,
             start,
