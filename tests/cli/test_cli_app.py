@@ -18,7 +18,10 @@ from pytikv.cli.chart import bars
 from pytikv.server.config import ServeConfig
 
 Run = Callable[..., Any]
-COMMANDS = ["serve", "get", "put", "delete", "scan", "import", "export", "regions", "stores", "demo", "bench", "config"]
+COMMANDS = [
+    *("serve", "get", "put", "delete", "scan", "import", "export", "regions", "stores", "demo", "bench", "config"),
+    *("txn", "mvcc", "gc"),
+]
 
 
 def pytikv(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
