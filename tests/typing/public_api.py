@@ -58,6 +58,82 @@ async def asynchronous() -> None:
     await kv.close()
 
 
+def transactions(db: pytikv.TransactionClient) -> None:
+    assert_type(pytikv.TransactionClient.connect("embedded://:memory:", gc_interval=60.0), pytikv.TransactionClient)
+    with db as same:
+        assert_type(same, pytikv.TransactionClient)
+    with db.begin(pessimistic=True, causal=True) as txn:
+        assert_type(txn, pytikv.Transaction)
+        assert_type(txn.get(b"k"), bytes | None)
+        assert_type(txn.batch_get([b"k"]), dict[bytes, bytes])
+        assert_type(txn.get_for_update(b"k", wait=0.5), bytes | None)
+        assert_type(txn.scan(b"a", b"b", limit=1, reverse=True), Iterator[tuple[bytes, bytes]])
+        assert_type(txn.put(b"k", b"v"), None)
+        assert_type(txn.insert(b"k", b"v"), None)
+        assert_type(txn.delete(b"k"), None)
+        assert_type(txn.lock_keys([b"k"], wait=0), None)
+        with txn.savepoint() as point:
+            point.rollback()
+    assert_type(txn.start_ts, pytikv.Timestamp)
+    assert_type(txn.commit_ts, pytikv.Timestamp | None)
+    assert_type(txn.outcome, pytikv.Outcome)
+    assert_type(db.run(count, 3, attempts=2), int)
+    for attempt in db.attempts(10, pessimistic=True):
+        assert_type(attempt, pytikv.Transaction)
+        with attempt:
+            attempt.put(b"k", b"v")
+    snapshot = db.snapshot(db.current_timestamp(), isolation="RC")
+    assert_type(snapshot, pytikv.Snapshot)
+    assert_type(snapshot.get(b"k"), bytes | None)
+    assert_type(snapshot.ts, pytikv.Timestamp)
+    assert_type(snapshot.get_with_commit_ts(b"k"), pytikv.Versioned | None)
+    assert_type(db.with_options(timeout=1.0), pytikv.TransactionClient)
+    assert_type(db.gc(600.0), pytikv.GcReport)
+    assert_type(db.gc_state(), pytikv.GcState)
+    assert_type(db.list_locks(), list[pytikv.LockInfo])
+    assert_type(db.resolve_locks(), pytikv.Progress)
+    assert_type(db.split([b"k"], scatter=True), list[int])
+    assert_type(db.mvcc(b"k"), pytikv.MvccInfo)
+    assert_type(db.check_consistency(), pytikv.Consistency)
+    assert_type(db.unsafe_destroy_range(b"a", None), None)
+
+
+def count(txn: pytikv.Transaction, step: int) -> int:
+    return len(txn.get(b"k") or b"") + step
+
+
+async def asynchronous_transactions() -> None:
+    db = await pytikv.AsyncTransactionClient.connect("embedded://:memory:")
+    async with db as same, db.begin() as txn:
+        assert_type(same, pytikv.AsyncTransactionClient)
+        assert_type(txn, pytikv.AsyncTransaction)
+        assert_type(await txn.get(b"k"), bytes | None)
+        assert_type(txn.scan_prefix(b"a"), AsyncIterator[tuple[bytes, bytes]])
+        assert_type(await txn.commit(), None)
+    assert_type(await db.begin(), pytikv.AsyncTransaction)
+    async for attempt in db.attempts():
+        assert_type(attempt, pytikv.AsyncTransaction)
+        async with attempt:
+            await attempt.put(b"k", b"v")
+    assert_type(await db.run(count_async, 3), int)
+    assert_type(await db.snapshot(), pytikv.AsyncSnapshot)
+    assert_type(await db.snapshot(isolation="SI").get(b"k"), bytes | None)
+    assert_type(await db.current_timestamp(), pytikv.Timestamp)
+    assert_type(await db.gc(), pytikv.GcReport)
+
+
+async def count_async(txn: pytikv.AsyncTransaction, step: int) -> int:
+    return len(await txn.get(b"k") or b"") + step
+
+
+def transaction_errors(error: pytikv.WriteConflict, deadlock: pytikv.Deadlock) -> None:
+    assert_type(error.key, bytes | None)
+    assert_type(error.conflict_commit_ts, int)
+    assert_type(deadlock.wait_chain, tuple[pytikv.WaitForEntry, ...])
+    pytikv.TxnOptions(isolation="RC", priority="low")
+    pytikv.ReadOptions(stale_read=True)
+
+
 def errors(error: pytikv.TikvError, batch: pytikv.BatchError) -> None:
     assert_type(error.outcome, pytikv.Outcome)
     assert_type(error.retryable, bool)
@@ -76,3 +152,10 @@ def wrong(kv: pytikv.RawClient) -> None:
     kv.scan(b"a", b"b", 3)  # type: ignore[call-arg]
     kv.batch_put(["a"])  # type: ignore[list-item]
     pytikv.ClientConfig(replica_read="nearest")  # type: ignore[arg-type]
+
+
+def wrong_transactions(db: pytikv.TransactionClient, txn: pytikv.Transaction) -> None:
+    txn.put("k", b"v")  # type: ignore[arg-type]
+    txn.scan(b"a", b"b", 3)  # type: ignore[call-arg]
+    db.snapshot().put(b"k", b"v")  # type: ignore[attr-defined]
+    pytikv.TxnOptions(isolation="SSI")  # type: ignore[arg-type]
