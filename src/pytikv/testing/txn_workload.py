@@ -94,6 +94,45 @@ def balance(value: str) -> int:
     return int(value.split("#")[0])
 
 
+@dataclasses.dataclass(slots=True)
+class _Running:
+    """A transaction or snapshot under way, and its record.
+
+    `facts`: reads that are recorded once the commit succeeds: an insert shows then that the key was absent. `hidden`:
+    keys that were inserted and deleted again, of which nothing is written and nothing is seen.
+    """
+
+    source: Any
+    record: Txn
+    is_pipelined: bool = False
+    facts: list[Op] = dataclasses.field(default_factory=list)
+    hidden: set[bytes] = dataclasses.field(default_factory=set)
+
+    def note_read(self, key: bytes, value: bytes | None, *, locked: bool = False) -> Any:
+        """Record what a read showed, and return what it means."""
+        seen = _parse(key, value)
+        if _is_list(key):
+            self.record.read_list(key, seen, locked=locked)
+        elif key not in self.hidden:
+            self.record.read(key, seen, locked=locked)
+        return seen
+
+    def note_write(self, key: bytes, value: Any) -> None:
+        """Record a write."""
+        self.hidden.discard(key)
+        self.record.write(key, value)
+
+    def note_deleted(self, key: bytes) -> None:
+        """Record a deletion; of a key that was inserted here, that nothing happened since."""
+        if all(fact.key != key for fact in self.facts):
+            self.record.write(key, None)
+            return
+        self.hidden.add(key)
+        ops = self.record.ops
+        first = next((place for place, op in enumerate(ops) if op.key == key and op.kind is OpKind.WRITE), len(ops))
+        self.record.ops = [op for place, op in enumerate(ops) if place < first or op.key != key]
+
+
 class TxnProcess:
     """One client of a simulation: does one transaction after the other."""
 
@@ -128,15 +167,15 @@ class TxnProcess:
         while True:
             record = self._history.begin(self._number, note="opening")
             with contextlib.suppress(TikvError):
-                txn = await self._client.begin()
-                record.start_ts = int(txn.start_ts)
+                run = _Running(await self._client.begin(), record)
+                record.start_ts = int(run.source.start_ts)
                 for key, amount in self._workload.accounts().items():
-                    if (old := await self._get(txn, record, key)) is None:
-                        await self._write(txn, record, key, f"{amount}#{next(self._workload.elements)}")
+                    if (old := await self._get(run, key)) is None:
+                        await self._write(run, key, f"{amount}#{next(self._workload.elements)}")
                     else:
                         assert balance(old) == amount
-                await self._commit(txn, record)
-                if txn.outcome is Outcome.APPLIED:
+                await self._commit(run)
+                if run.source.outcome is Outcome.APPLIED:
                     return
 
     async def lock_all(self) -> None:
@@ -147,14 +186,11 @@ class TxnProcess:
 
     async def read_all(self) -> None:
         """Read every key once, by a scan and by gets: with all faults over, this must succeed."""
-        record = self._history.begin(self._number, note="the last")
-        snapshot = self._client.snapshot()
-        await self._scan(snapshot, record, self._workload.names(), reverse=False, limit=None)
-        record.start_ts = int(snapshot.ts)
-        found = await snapshot.batch_get(self._workload.names())
-        for key in self._workload.names():
-            self._note_read(record, key, found.get(key))
-        self._history.committed(record)
+        run = _Running(self._client.snapshot(), self._history.begin(self._number, note="the last"))
+        await self._scan(run, self._workload.names(), reverse=False, limit=None)
+        run.record.start_ts = int(run.source.ts)
+        await self._batch_get(run, self._workload.names())
+        self._history.committed(run.record)
 
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
@@ -167,15 +203,15 @@ class TxnProcess:
             now = await self._client.current_timestamp()
             ts = int(now) - (int(rng.uniform(0, _HISTORY_S) * 1000) << 18)
             record.start_ts = ts
-        snapshot = self._client.snapshot(ts)
+        run = _Running(self._client.snapshot(ts), record)
         if ts is None:  # it is known from the first read on
-            await self._get(snapshot, record, rng.choice(self._workload.names()))
-            record.start_ts = int(snapshot.ts)
+            await self._get(run, rng.choice(self._workload.names()))
+            record.start_ts = int(run.source.ts)
         for _ in range(rng.randint(1, 3)):
-            await self._read_some(snapshot, record)
+            await self._read_some(run)
         self._history.committed(record)
 
-    async def _read_some(self, source: Any, record: Txn, *, scans: bool = True) -> None:
+    async def _read_some(self, run: _Running) -> None:
         rng = self._rng
         keys: Sequence[bytes] = rng.choice(
             [
@@ -187,34 +223,29 @@ class TxnProcess:
         )
         how = rng.random()
         if how < 0.4:
-            await self._get(source, record, rng.choice(keys))
-        elif how < 0.7 or not scans:
-            found = await source.batch_get(keys)
-            for key in keys:
-                self._note_read(record, key, found.get(key))
+            await self._get(run, rng.choice(keys))
+        elif how < 0.7 or run.is_pipelined:
+            await self._batch_get(run, keys)
         else:
-            await self._scan(source, record, keys, reverse=rng.random() < 0.5, limit=rng.choice([None, None, 1, 2]))
+            await self._scan(run, keys, reverse=rng.random() < 0.5, limit=rng.choice([None, None, 1, 2]))
 
-    async def _get(self, source: Any, record: Txn, key: bytes) -> Any:
-        return self._note_read(record, key, await source.get(key))
+    async def _get(self, run: _Running, key: bytes) -> Any:
+        return run.note_read(key, await run.source.get(key))
 
-    async def _scan(self, source: Any, record: Txn, keys: Sequence[bytes], *, reverse: bool, limit: int | None) -> None:
+    async def _batch_get(self, run: _Running, keys: Sequence[bytes]) -> None:
+        found = await run.source.batch_get(keys)
+        for key in keys:
+            run.note_read(key, found.get(key))
+
+    async def _scan(self, run: _Running, keys: Sequence[bytes], *, reverse: bool, limit: int | None) -> None:
         """Scan from the first to the last of `keys`: also what is not found was read, as far as the scan came."""
-        pairs = source.scan(min(keys), max(keys) + b"\x00", reverse=reverse, limit=limit)
+        pairs = run.source.scan(min(keys), max(keys) + b"\x00", reverse=reverse, limit=limit)
         found: dict[bytes, bytes] = {key: value async for key, value in pairs}
         last = None if limit is None or len(found) < limit else list(found)[-1]
         for key in sorted(keys, reverse=reverse):
             if last is None or (key >= last if reverse else key <= last):
-                self._note_read(record, key, found.pop(key, None))
+                run.note_read(key, found.pop(key, None))
         assert not found, f"a scan returned keys that nobody wrote: {sorted(found)}"
-
-    def _note_read(self, record: Txn, key: bytes, value: bytes | None, *, locked: bool = False) -> Any:
-        seen = _parse(key, value)
-        if _is_list(key):
-            record.read_list(key, seen, locked=locked)
-        else:
-            record.read(key, seen, locked=locked)
-        return seen
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -241,10 +272,10 @@ class TxnProcess:
         began = self._rt.now()
         txn = await self._client.begin(**options)
         record.start_ts = int(txn.start_ts)
-        inserted: list[tuple[int, Op]] = []
+        run = _Running(txn, record, "pipelined" in options)
         try:
             for _ in range(self._rng.randint(1, 4)):
-                await self._step(txn, record, inserted, is_pipelined="pipelined" in options)
+                await self._step(run)
             if self._rng.random() < 0.08 or self._rt.now() - began > _MAX_AGE_S:
                 await txn.rollback()
                 self._history.aborted(record)
@@ -255,87 +286,87 @@ class TxnProcess:
             with contextlib.suppress(TikvError):
                 await txn.rollback()
             raise
-        await self._commit(txn, record, inserted)
+        await self._commit(run)
 
-    async def _step(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]], *, is_pipelined: bool) -> None:
+    async def _step(self, run: _Running) -> None:
         """Do one thing. Pipelined transactions neither scan nor lock, and have no savepoints."""
         rng = self._rng
         how = rng.random()
         if how < 0.3:
-            await self._read_some(txn, record, scans=not is_pipelined)
+            await self._read_some(run)
             return
-        if how < 0.4 and not is_pipelined:
-            await (self._undone if rng.random() < 0.5 else self._lock)(txn, record)
+        if how < 0.4 and not run.is_pipelined:
+            await (self._undone if rng.random() < 0.5 else self._lock)(run)
             return
-        what = rng.choices((self._append, self._change_register, self._transfer), self._workload.weights)[0]
-        await what(txn, record, inserted)
+        await rng.choices((self._append, self._change_register, self._transfer), self._workload.weights)[0](run)
 
-    async def _read_for_update(self, txn: Any, record: Txn, key: bytes) -> Any:
-        """Read what is about to be changed: a pessimistic transaction locks it first, mostly."""
-        if record.pessimistic:
-            return self._note_read(record, key, await txn.get_for_update(key), locked=True)
-        return await self._get(txn, record, key)
+    async def _read_for_update(self, run: _Running, key: bytes) -> Any:
+        """Read what is about to be changed: a pessimistic transaction locks it first."""
+        if run.record.pessimistic:
+            return run.note_read(key, await run.source.get_for_update(key), locked=True)
+        return await self._get(run, key)
 
     def _encode(self, key: bytes, value: Any) -> bytes:
         text = ",".join(str(element) for element in value) if _is_list(key) else str(value)
         padding = b"|" + b"." * _LONG_BYTES if self._rng.random() < 0.2 else b""
         return text.encode() + padding
 
-    async def _append(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]]) -> None:
+    async def _append(self, run: _Running) -> None:
         key = self._rng.choice(self._workload.lists())
-        seen = await self._read_for_update(txn, record, key)
+        seen = await self._read_for_update(run, key)
         element = next(self._workload.elements)
-        await txn.put(key, self._encode(key, (*seen, element)))
-        record.append(key, element)
+        await run.source.put(key, self._encode(key, (*seen, element)))
+        run.record.append(key, element)
 
-    async def _write(self, txn: Any, record: Txn, key: bytes, value: Any) -> None:
-        await txn.put(key, self._encode(key, value))
-        record.write(key, value)
+    async def _write(self, run: _Running, key: bytes, value: Any) -> None:
+        await run.source.put(key, self._encode(key, value))
+        run.note_write(key, value)
 
-    async def _change_register(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]]) -> None:
+    async def _change_register(self, run: _Running) -> None:
         rng, key = self._rng, self._rng.choice(self._workload.registers())
         how = rng.random()
         if how < 0.15:
-            await txn.delete(key)
-            record.write(key, None)
+            await run.source.delete(key)
+            run.note_deleted(key)
             return
-        if how < 0.3 and key not in record.writes():
+        if how < 0.3 and key not in run.record.writes() and key not in run.hidden:
             value = next(self._workload.elements)
-            await txn.insert(key, self._encode(key, value))
-            # That the key was absent is a fact once the commit succeeds.
-            inserted.append((len(record.ops), Op(OpKind.READ, key, None, locked=record.pessimistic)))
-            record.write(key, value)
+            await run.source.insert(key, self._encode(key, value))
+            run.facts.append(Op(OpKind.READ, key, None, locked=run.record.pessimistic))
+            run.note_write(key, value)
             return
         if how < 0.6:
-            await self._read_for_update(txn, record, key)
-        await self._write(txn, record, key, next(self._workload.elements))
+            await self._read_for_update(run, key)
+        await self._write(run, key, next(self._workload.elements))
 
-    async def _transfer(self, txn: Any, record: Txn, inserted: list[tuple[int, Op]]) -> None:
+    async def _transfer(self, run: _Running) -> None:
         rng = self._rng
         source, target = rng.sample(list(self._workload.accounts()), 2)
-        have = balance(await self._read_for_update(txn, record, source))
-        other = balance(await self._read_for_update(txn, record, target))
+        have = balance(await self._read_for_update(run, source))
+        other = balance(await self._read_for_update(run, target))
         amount = rng.randint(0, have)
-        await self._write(txn, record, source, f"{have - amount}#{next(self._workload.elements)}")
-        await self._write(txn, record, target, f"{other + amount}#{next(self._workload.elements)}")
+        await self._write(run, source, f"{have - amount}#{next(self._workload.elements)}")
+        await self._write(run, target, f"{other + amount}#{next(self._workload.elements)}")
 
-    async def _lock(self, txn: Any, record: Txn) -> None:
+    async def _lock(self, run: _Running) -> None:
         """Lock some keys that may or may not be written later."""
         keys = self._rng.sample(self._workload.names(), 2)
-        await txn.lock_keys(keys, **({"wait": self._rng.choice([None, 0, 0.1])} if record.pessimistic else {}))
+        wait = {"wait": self._rng.choice([None, 0, 0.1])} if run.record.pessimistic else {}
+        await run.source.lock_keys(keys, **wait)
 
-    async def _undone(self, txn: Any, record: Txn) -> None:
+    async def _undone(self, run: _Running) -> None:
         """Write within a savepoint that is rolled back: nobody may ever see it."""
         with contextlib.suppress(_Undo):
-            async with txn.savepoint():
+            async with run.source.savepoint():
                 key = self._rng.choice(self._workload.registers())
-                await txn.put(key, self._encode(key, next(self._workload.elements)))
+                await run.source.put(key, self._encode(key, next(self._workload.elements)))
                 raise _Undo
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    async def _commit(self, txn: Any, record: Txn, inserted: Sequence[tuple[int, Op]] = ()) -> None:
-        self._history.committing(record)
+    async def _commit(self, run: _Running) -> None:
+        txn = run.source
+        self._history.committing(run.record)
         how = self._rng.random() / (self._workload.cancel_share or 1e-9)
         try:
             if how < 0.5:
@@ -346,12 +377,12 @@ class TxnProcess:
             else:
                 await txn.commit()
         except TikvError as error:
-            record.note += f"; {error.code}"
+            run.record.note += f"; {error.code}"
             if error.outcome is not txn.outcome:
                 raise AssertionError(f"the error says {error.outcome}, the transaction {txn.outcome}") from error
-            self._record_outcome(txn, record, inserted)
+            self._record_outcome(run)
             raise
-        self._record_outcome(txn, record, inserted)
+        self._record_outcome(run)
 
     async def _commit_cancelled(self, txn: Any) -> None:
         """Commit in a task that is cancelled after a while; the outcome is what the transaction says."""
@@ -366,10 +397,10 @@ class TxnProcess:
         while not task.done():
             await self._rt.sleep(0.001)
 
-    def _record_outcome(self, txn: Any, record: Txn, inserted: Sequence[tuple[int, Op]]) -> None:
+    def _record_outcome(self, run: _Running) -> None:
+        txn, record = run.source, run.record
         if txn.outcome is Outcome.APPLIED:
-            for position, op in reversed(inserted):
-                record.ops.insert(position, op)
+            record.ops[:0] = run.facts
             self._history.committed(record, None if txn.commit_ts is None else int(txn.commit_ts))
         elif txn.outcome is not Outcome.UNDETERMINED:
             self._history.aborted(record)
