@@ -478,6 +478,40 @@ def test_many_leftover_locks(db: Db) -> None:
     assert not any(request.keys for request in sent)
 
 
+def test_threads_that_meet_the_same_locks_ask_together(db: Db) -> None:
+    names = [b"k%02d" % n for n in range(32)]
+    start_ts = db.now()
+    db.prewrite([*names, b"p"], start_ts, primary=b"p", ttl_ms=60_000, txn_size=600)
+    assert not db.commit(b"p", start_ts, db.now()).HasField("error")
+    asked: list[int] = []
+    ask = LockResolver._ask
+
+    async def watched(self: Any, rpc: Any, key: bytes, request: Any, call: Any) -> Any:
+        asked.append(request.lock_ts)
+        return await ask(self, rpc, key, request, call)
+
+    found: dict[bytes, bytes | None] = {}
+
+    def work(mine: list[bytes]) -> None:
+        snapshot = db.client.snapshot()
+        for key in mine:
+            found[key] = snapshot.get(key)
+
+    LockResolver._ask = watched  # type: ignore[method-assign]
+    try:
+        threads = [threading.Thread(target=work, args=(names[at::8],)) for at in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        LockResolver._ask = ask  # type: ignore[method-assign]
+    assert found == dict.fromkeys(names, b"new")
+    assert set(asked) == {start_ts}
+    assert len(asked) < 4, "one who looked before the answer was there and asks after it may ask again"
+    assert db.locks() == []
+
+
 # --- garbage collection -----------------------------------------------------------------------------------------------
 
 

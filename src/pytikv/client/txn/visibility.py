@@ -6,7 +6,7 @@ compares its timestamp with PD's safe point *after* it has read: what is at or a
 The safe point is asked for in the background, at most every `REFRESH_S` while there are reads; an idle client asks for
 nothing. It may thus be older than what counts by then, which is why garbage collection resolves locks in between and
 takes its time. Past `STALE_S` without word from PD it serves no more: then a reader asks PD itself, unless its
-timestamp is `YOUNG_S` old at most by the oracle's own time, which no life time of garbage may undercut.
+timestamp is `YOUNG_S` old at most by the oracle's own time: no collection is through so soon.
 
 One for all views of a connect. Source of the periods: client-go tikv/kv.go.
 """
@@ -25,7 +25,7 @@ __all__ = ["NAME", "REFRESH_S", "STALE_S", "YOUNG_S", "Visibility"]
 
 REFRESH_S: Final = 10.0
 STALE_S: Final = 90.0
-YOUNG_S: Final = 30.0
+YOUNG_S: Final = 2.0
 NAME: Final = "visibility"
 """Its place in `TxnBackend.shared`; a backend that knows better puts one of its own there."""
 
