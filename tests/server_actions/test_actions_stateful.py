@@ -88,6 +88,8 @@ class Txn:
     dead: bool = False
     ended: bool = False
     """Dead, and its primary says so."""
+    gave_up: bool = False
+    """Rolled back by its own client, without protection."""
 
     @property
     def secondaries(self) -> tuple[bytes, ...] | None:
@@ -224,6 +226,8 @@ class Transactions(RuleBasedStateMachine):
             self._send(lambda: self._prewrite(txn, keys, limit, retry, CommitKind.ONE_PC if one_pc else txn.kind))
 
     def _prewrite(self, txn: Txn, keys: list[bytes], limit: int, retry: bool, kind: CommitKind) -> None:
+        if txn.gave_up and any(txn.start_ts in self.twin.versions[key] for key in keys):
+            return  # its record may be overwritten by a commit at its start_ts: its client sends nothing any more
         if kind is CommitKind.ONE_PC and len(keys) < len(txn.writes):
             kind = CommitKind.TWO_PC
         for_update_ts = max([txn.start_ts, *txn.locked.values()]) if txn.pessimistic else 0
@@ -312,6 +316,7 @@ class Transactions(RuleBasedStateMachine):
         if txn is not None:
             self.store.run(txn.start_ts, lambda tx, rd: rollback_all(tx, rd, txn.writes))
             self.twin.kill(txn)
+            txn.gave_up = True
 
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
