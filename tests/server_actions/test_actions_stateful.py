@@ -171,7 +171,7 @@ class Transactions(RuleBasedStateMachine):
     @rule(data=st.data(), steps=st.integers(1, 8), force=st.booleans())
     def go_on(self, data: Source, steps: int, force: bool) -> None:
         """A client does what comes next, a few times: locks, prewrites, commits."""
-        txn = self._txn(data, of=lambda txn: not txn.dead)
+        txn = self._txn(data, of=lambda txn: not txn.gave_up)
         for _ in range(steps if txn is not None else 0):
             assert txn is not None
             wanted = [key for key in txn.writes if key not in txn.locked] if txn.pessimistic else []
@@ -217,7 +217,7 @@ class Transactions(RuleBasedStateMachine):
     @precondition(lambda self: self.txns)
     @rule(data=st.data(), retry=st.booleans())
     def prewrite(self, data: Source, retry: bool) -> None:
-        txn = self._txn(data, of=lambda txn: not txn.dead and (not txn.pessimistic or bool(txn.locked)))
+        txn = self._txn(data, of=lambda txn: not txn.gave_up and (not txn.pessimistic or bool(txn.locked)))
         if txn is not None:
             left = [key for key in txn.writes if key not in txn.prewritten] or list(txn.writes)
             one_pc = txn.kind is CommitKind.ONE_PC and not txn.prewritten
@@ -285,7 +285,7 @@ class Transactions(RuleBasedStateMachine):
     @precondition(lambda self: self.txns)
     @rule(data=st.data())
     def commit(self, data: Source) -> None:
-        txn = self._txn(data, of=lambda txn: not txn.dead and len(txn.prewritten) == len(txn.writes))
+        txn = self._txn(data, of=lambda txn: not txn.gave_up and len(txn.prewritten) == len(txn.writes))
         if txn is not None:
             commit_ts = txn.commit_ts or self.tick()
             self._send(lambda: self._commit(txn, commit_ts))
