@@ -42,9 +42,20 @@ from pytikv.server.storage.actions.resolve_lock import (
 from pytikv.server.storage.actions.txn_heart_beat import txn_heart_beat
 
 T = TypeVar("T")
+_LEVELS = {
+    "Off": kvrpcpb.AssertionLevel.Off,
+    "Fast": kvrpcpb.AssertionLevel.Fast,
+    "Strict": kvrpcpb.AssertionLevel.Strict,
+}
 LONG = b"x" * 300
 _ACTIONS = {"skip": 0, "check": 1, "constraint": 2}
-_OPS = {"lock": "Lock", "insert": "Insert", "absent": "CheckNotExists", "shared": "SharedLock", "rollback": "Rollback"}
+_OPS = {
+    "lock": kvrpcpb.Op.Lock,
+    "insert": kvrpcpb.Op.Insert,
+    "absent": kvrpcpb.Op.CheckNotExists,
+    "shared": kvrpcpb.Op.SharedLock,
+    "rollback": kvrpcpb.Op.Rollback,
+}
 
 
 class Store:
@@ -97,16 +108,16 @@ def mutation(text: str, **more: Any) -> Mutation:
     text, _, assertion = text.partition("!")
     kind, colon, rest = text.rpartition(":")
     if text.startswith("-"):
-        op, key, value = "Del", text[1:], None
+        op, key, value = kvrpcpb.Op.Del, text[1:], None
     elif colon:
         key, _, word = rest.partition("=")
         op, value = _OPS[kind], word.encode() if word else None
     else:
         key, _, word = text.partition("=")
-        op, value = "Put", LONG if word == "long" else word.encode()
+        op, value = kvrpcpb.Op.Put, LONG if word == "long" else word.encode()
     if assertion:
         more["assertion"] = kvrpcpb.Assertion.Value({"e": "Exist", "n": "NotExist"}[assertion])
-    return Mutation(kvrpcpb.Op.Value(op), enc(key), value, **more)
+    return Mutation(op, enc(key), value, **more)
 
 
 def _value(value: bytes | None) -> str:
@@ -252,7 +263,7 @@ class Transcript:
             min_commit_ts=line.ts("min"),
             skip_constraint_check="skip" in options,
             is_retry_request="retry" in options,
-            assertion_level=kvrpcpb.AssertionLevel.Value(options.get("level", "Off")),
+            assertion_level=_LEVELS[options.get("level", "Off")],
         )
 
     def prewrite(self, line: Line) -> str:

@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeVar
 
-from pytikv.server.engine.interface import CF_WRITE, Engine
-from pytikv.server.mvcc.keys import TS_BYTES, wire_key
+from pytikv.server.engine.interface import Engine
+from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.txn import MvccTxn
 from pytikv.server.storage.concurrency import ConcurrencyManager
@@ -77,7 +77,7 @@ class TxnRunner:
         """As `run`, but return the effects instead of carrying them out."""
         with self.latches.hold(keys):
             txn = MvccTxn(start_ts)
-            work = Work(txn, MvccReader(self.engine), self.concurrency, self.statuses, self._has_records)
+            work = Work(txn, MvccReader(self.engine), self.concurrency, self.statuses)
             try:
                 result = body(work)
                 ticket = 0
@@ -100,10 +100,6 @@ class TxnRunner:
         for key, lock in txn.new_locks:
             effects += self.queues.acquire(key, lock.info(wire_key(key)), now_s)
         return effects
-
-    def _has_records(self, first: bytes, last: bytes) -> bool:
-        found = self.engine.first(CF_WRITE, first)
-        return found is not None and found[0][:-TS_BYTES] <= last
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
         """Carry out effects on waiters, and the effects of those, in order."""

@@ -41,8 +41,6 @@ from pytikv.server.storage.txn_status import TxnStatusCache
 
 __all__ = ["WRITES", "Work", "WriteCommand", "keys_of"]
 
-_MANY_MUTATIONS: Final = 12  # from here on one look at the whole range may spare looking at each key
-
 
 @dataclasses.dataclass(slots=True)
 class Work:
@@ -52,8 +50,6 @@ class Work:
     reader: MvccReader
     concurrency: ConcurrencyManager
     statuses: TxnStatusCache
-    has_records: Callable[[bytes, bytes], bool]
-    """Tells whether any key from one to another, both included, has a write record."""
     committed: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     """start_ts and commit_ts of transactions that are committed once the changes are written."""
     published: list[bytes] = dataclasses.field(default_factory=list)
@@ -107,7 +103,7 @@ def _prewrite(work: Work, keys: list[bytes], request: kvrpcpb.PrewriteRequest, r
         mutations = _with_pessimistic_actions(mutations, request)
         is_retry = is_retry or work.statuses.committed_at(request.start_version) != 0
     else:
-        skips_checks = request.skip_constraint_check or _has_no_records(work, keys)
+        skips_checks = request.skip_constraint_check
     props = TransactionProperties(
         request.start_version,
         request.primary_lock,
@@ -149,11 +145,6 @@ def _with_pessimistic_actions(mutations: list[Mutation], request: kvrpcpb.Prewri
     for mutation, action in zip(mutations, request.pessimistic_actions, strict=False):
         mutation.pessimistic_action = action
     return mutations[: len(request.pessimistic_actions)]
-
-
-def _has_no_records(work: Work, keys: list[bytes]) -> bool:
-    """Tell whether no key of a large request has ever been written: then none needs to be looked at by itself."""
-    return len(keys) > _MANY_MUTATIONS and not work.has_records(min(keys), max(keys))
 
 
 def _answer_locks(response: Any, result: PrewriteResult) -> None:

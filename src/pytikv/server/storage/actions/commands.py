@@ -79,7 +79,7 @@ def prewrite_all(
     `props.commit_kind` is ONE_PC where 1PC is tried, else ASYNC where there are `secondaries`. Where a mutation
     `should_not_exist`, the store's max_ts must be at least start_ts. Raises MvccError.
     """
-    if not props.is_pessimistic and len(mutations) > _FORWARD_MIN_MUTATIONS:
+    if len(mutations) > _FORWARD_MIN_MUTATIONS and not (props.is_pessimistic or props.skip_constraint_check):
         mutations = sorted(mutations, key=lambda mutation: mutation.key)
         if not reader.has_records(mutations[0].key, data_key(mutations[-1].key, 0)):
             props = dataclasses.replace(props, skip_constraint_check=True)
