@@ -12,17 +12,10 @@ from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.server.engine.interface import CF_DEFAULT, CF_WRITE, Reader
 from pytikv.server.mvcc.keys import TS_BYTES, split_data_key
 from pytikv.server.mvcc.reader import MvccReader
-from pytikv.server.mvcc.records import Lock, LockType, Write, WriteType
+from pytikv.server.mvcc.records import LOCK_OPS, Lock, Write, WriteType
 
 __all__ = ["MvccInfo", "find_key_by_start_ts", "mvcc_info"]
 
-_LOCK_OPS: Final = {
-    LockType.PUT: kvrpcpb.Op.Put,
-    LockType.DELETE: kvrpcpb.Op.Del,
-    LockType.LOCK: kvrpcpb.Op.Lock,
-    LockType.PESSIMISTIC: kvrpcpb.Op.PessimisticLock,
-    LockType.SHARED: kvrpcpb.Op.SharedLock,
-}
 _WRITE_OPS: Final = {
     WriteType.PUT: kvrpcpb.Op.Put,
     WriteType.DELETE: kvrpcpb.Op.Del,
@@ -48,7 +41,7 @@ class MvccInfo:
         if lock is not None and lock.is_shared:
             lock = lock.members[0] if lock.members else None
         if lock is not None:
-            info.lock.type = _LOCK_OPS[lock.lock_type]
+            info.lock.type = LOCK_OPS[lock.lock_type]
             info.lock.start_ts = lock.start_ts
             info.lock.primary = lock.primary
             info.lock.short_value = lock.short_value or b""

@@ -32,6 +32,7 @@ from pytikv.server.mvcc.keys import TS_MAX, data_key, split_data_key
 from pytikv.server.mvcc.varints import Damage, Parser, compact_bytes, fixed, varint
 
 __all__ = [
+    "LOCK_OPS",
     "SHORT_VALUE_MAX",
     "TS_MAX",
     "Lock",
@@ -77,13 +78,14 @@ _WRITE_OF_LOCK: Final = {
     LockType.DELETE: WriteType.DELETE,
     LockType.LOCK: WriteType.LOCK,
 }
-_OPS: Final = {
+LOCK_OPS: Final = {
     LockType.PUT: kvrpcpb.Op.Put,
     LockType.DELETE: kvrpcpb.Op.Del,
     LockType.LOCK: kvrpcpb.Op.Lock,
     LockType.PESSIMISTIC: kvrpcpb.Op.PessimisticLock,
     LockType.SHARED: kvrpcpb.Op.SharedLock,
 }
+"""What a lock's type is called on the wire."""
 
 
 def _short_value(value: bytes) -> bytes:
@@ -214,7 +216,7 @@ class Lock:
             key=wire_key,
             lock_ttl=self.ttl_ms,
             txn_size=self.txn_size,
-            lock_type=_OPS[self.lock_type],
+            lock_type=LOCK_OPS[self.lock_type],
             lock_for_update_ts=self.for_update_ts,
             use_async_commit=self.use_async_commit,
             min_commit_ts=self.min_commit_ts,
