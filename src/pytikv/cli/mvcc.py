@@ -13,7 +13,7 @@ from pytikv.cli.session import transaction_client
 from pytikv.transfer.escape import escape, unescape
 
 if TYPE_CHECKING:
-    from pytikv import MvccInfo, MvccLock, MvccVersion, Timestamp
+    from pytikv import Consistency, MvccInfo, MvccLock, MvccVersion, Timestamp
 
 __all__ = ["register"]
 
@@ -41,14 +41,9 @@ def mvcc(
         raise Failure("say what to show: a KEY, --start-ts, or --check", code=USAGE)
     with transaction_client(url) as client:
         if check:
-            found = client.check_consistency()
-        elif key is not None:
-            infos = [client.mvcc(unescape(key))]
-        else:
-            infos = client.mvcc_by_start_ts(start_ts or 0)
-    if check:
-        _show_check(found, as_json=as_json)
-        return
+            _show_check(client.check_consistency(), as_json=as_json)
+            return
+        infos = [client.mvcc(unescape(key))] if key is not None else client.mvcc_by_start_ts(start_ts or 0)
     infos = [info for info in infos if info.lock is not None or info.versions or info.orphans]
     for info in infos:
         _show(info, raw=raw, as_json=as_json, with_key=key is None)
@@ -58,7 +53,7 @@ def mvcc(
         raise typer.Exit(FAILED)
 
 
-def _show_check(found: Any, *, as_json: bool) -> None:
+def _show_check(found: Consistency, *, as_json: bool) -> None:
     if as_json:
         names = ("keys", "locks", "writes", "values", "damage", "leftovers")
         output.print_json({name: getattr(found, name) for name in names} | {"problems": list(found.problems)})
