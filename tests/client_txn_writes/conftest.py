@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,20 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def store(world: World):  # type: ignore[no-untyped-def]
+def store(world: World) -> Any:
     from txn_world import Store
 
     return Store(world)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """The class `Serving` of the raw client's tests: a server in a thread of its own."""
+    path = Path(__file__).parents[1] / "client_raw" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("pytikv_raw_fakes_of_writes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.Serving

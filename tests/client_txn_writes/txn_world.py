@@ -108,7 +108,9 @@ class Store:
     def run(self, coroutine: Any, node: Node) -> Any:
         """Run a coroutine as `node`'s process; what others do in it, they do by `Node.do`."""
         self.driver = node.rt
-        return self.world.run(coroutine, 10_000, process=node.name)
+        answer = self.world.run(coroutine, 10_000, process=node.name)
+        self.storage.check_consistency().raise_for_damage()
+        return answer
 
 
 class Node:
