@@ -21,6 +21,7 @@ import dataclasses
 import gc
 import logging
 import random
+import traceback
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterator
@@ -235,7 +236,10 @@ class SimulatedRun(ABC):
                 self.world.run(self._main(), _VIRTUAL_SECONDS)
             except Exception as failure:
                 error = failure
-        return error or (self.failures[0] if self.failures else None)
+            error = error or (self.failures[0] if self.failures else None)
+            self.failures.clear()
+            _forget_locals(error)
+        return error
 
     async def _main(self) -> None:
         here = self.world.process("main")
@@ -296,6 +300,13 @@ class SimulatedRun(ABC):
                 await rt.sleep(0.1)
 
 
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the frames of an error's story hold: the world of the run, which ends here."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 @contextlib.contextmanager
 def _errors_logged(failures: list[BaseException]) -> Iterator[None]:
     """Take what the library logs as an error for one: a background task that died fails the run."""
@@ -323,6 +334,7 @@ def _debris_ignored(world: World) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         warnings.filterwarnings("ignore", "a pytikv client was not closed", ResourceWarning)
+        warnings.filterwarnings("ignore", "transaction .* was neither committed nor rolled back", ResourceWarning)
         # Garbage is collected at the end and not in between: finalizers run at a known point, where their warnings are
         # ignored. What was there before is frozen, so that this is quick.
         was_enabled = gc.isenabled()
