@@ -55,38 +55,48 @@ def test_the_oldest_transaction_is_woken_and_never_given_the_lock() -> None:
     queues = LockWaitQueues()
     younger, older, other = waiter(30), waiter(20), waiter(10, b"other")
     pushed(queues, younger, older, other)
-    effects = queues.release(b"k", 1, 0, 0.0)
+    effects = queues.release(b"k", 1, 0)
     assert effects[0] == Woken(older, 1, 0)
     assert older.state is WaiterState.ENDED
     assert younger.state is WaiterState.WAITING
     delay = delay_of(effects)
     assert delay.after_s == DELAY_S
-    assert queues.wake_delayed(delay.key, delay.number, DELAY_S) == [Woken(younger, 1, 0)]
+    assert queues.wake_delayed(delay.key, delay.number) == [Woken(younger, 1, 0)]
     assert len(queues) == 1
-    assert queues.release(b"nobody waits here", 1, 0, 0.0) == []
+    assert queues.release(b"nobody waits here", 1, 0) == []
 
 
 def test_a_delay_counts_from_the_last_release_and_leaves_newcomers_alone() -> None:
     queues = LockWaitQueues()
-    old = [waiter(20), waiter(30), waiter(40)]
+    old = [waiter(20), waiter(30), waiter(40), waiter(45)]
     pushed(queues, *old)
-    delay = delay_of(queues.release(b"k", 1, 0, 0.0))
-    assert queues.release(b"k", 2, 7, 0.015) == [Woken(old[1], 2, 7)], "one delay is under way already"
+    first = delay_of(queues.release(b"k", 1, 0))
+    effects = queues.release(b"k", 2, 7)
+    assert effects[0] == Woken(old[1], 2, 7)
+    second = delay_of(effects)
+    newcomer = waiter(50)
+    pushed(queues, newcomer, holder=3)
+    assert queues.wake_delayed(b"k", first.number) == [], "the second release began the delay anew"
+    assert queues.wake_delayed(b"k", second.number) == [Woken(old[2], 2, 7), Woken(old[3], 2, 7)]
+    assert queues.release(b"k", 3, 0) == [Woken(newcomer, 3, 0)]
+    assert queues.wake_delayed(b"k", second.number) == [], "that delay is over"
+
+
+def test_those_behind_a_newcomer_wait_for_the_next_release() -> None:
+    queues = LockWaitQueues()
+    pushed(queues, waiter(20), waiter(30))
+    delay = delay_of(queues.release(b"k", 1, 0))
     newcomer = waiter(5)
     pushed(queues, newcomer, holder=3)
-    again = delay_of(queues.wake_delayed(b"k", delay.number, 0.02))
-    assert again.after_s == pytest.approx(0.015)
-    # The newcomer stands in front: as in TiKV, those behind it wait for the next release.
-    assert queues.wake_delayed(b"k", delay.number, 0.035) == []
-    assert queues.release(b"k", 3, 0, 0.04)[0] == Woken(newcomer, 3, 0)
-    assert queues.wake_delayed(b"k", delay.number, 1.0) == [], "that delay is over"
+    assert queues.wake_delayed(b"k", delay.number) == [], "as in TiKV"
+    assert queues.release(b"k", 3, 0)[0] == Woken(newcomer, 3, 0)
 
 
 def test_without_a_delay_all_are_woken_at_once() -> None:
     queues = LockWaitQueues(wake_up_delay_s=0.0)
     waiters = [waiter(20), waiter(30), waiter(40, is_resumable=True), waiter(50)]
     pushed(queues, *waiters)
-    assert queues.release(b"k", 1, 9, 0.0) == [Woken(waiters[0], 1, 9), Woken(waiters[1], 1, 9), Resumed(waiters[2])]
+    assert queues.release(b"k", 1, 9) == [Woken(waiters[0], 1, 9), Woken(waiters[1], 1, 9), Resumed(waiters[2])]
     assert len(queues) == 1
 
 
@@ -94,7 +104,7 @@ def test_force_lock_waiters_take_turns() -> None:
     queues = LockWaitQueues()
     first, second = waiter(20, is_resumable=True), waiter(30, is_resumable=True)
     pushed(queues, second, first)
-    assert queues.release(b"k", 1, 9, 0.0) == [Resumed(first)]
+    assert queues.release(b"k", 1, 9) == [Resumed(first)]
     assert queues.acquire(b"k", held_by(20), 0.5) == []
     queues.finish(first)
     expired = queues.expire(second, 0.75)
@@ -106,9 +116,9 @@ def test_a_resumed_waiter_that_meets_a_lock_waits_on_unless_its_time_is_over() -
     queues = LockWaitQueues()
     one = waiter(20, is_resumable=True)
     pushed(queues, one)
-    assert queues.release(b"k", 1, 9, 0.0) == [Resumed(one)]
+    assert queues.release(b"k", 1, 9) == [Resumed(one)]
     pushed(queues, one, holder=15)
-    assert queues.release(b"k", 15, 0, 0.1) == [Resumed(one)]
+    assert queues.release(b"k", 15, 0) == [Resumed(one)]
     assert queues.expire(one, 0.2) is None, "nobody may end it while it is tried"
     assert queues.push(one, held_by(16), 0.3) == Expired(one, held_by(16))
     assert len(queues) == 0
@@ -119,7 +129,7 @@ def test_waiters_for_shared_locks_are_woken_together() -> None:
     shared = [waiter(20, wants_shared=True), waiter(30, wants_shared=True)]
     exclusive = waiter(40)
     pushed(queues, *shared, exclusive, waiter(50, wants_shared=True))
-    effects = queues.release(b"k", 1, 0, 0.0)
+    effects = queues.release(b"k", 1, 0)
     assert effects[:2] == [Woken(shared[0], 1, 0), Woken(shared[1], 1, 0)]
     assert len(queues) == 2
 
@@ -130,7 +140,7 @@ def test_an_expired_wait_tells_the_lock() -> None:
     pushed(queues, one)
     assert queues.expire(one, 1.0) == Expired(one, held_by(1))
     assert queues.expire(one, 1.0) is None
-    assert queues.release(b"k", 1, 0, 1.0) == []
+    assert queues.release(b"k", 1, 0) == []
 
 
 def test_the_number_of_waiters_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +159,7 @@ def test_a_circle_ends_the_newcomer_and_its_edges_go_with_the_waits() -> None:
     assert isinstance(refused, Deadlocked)
     assert refused.deadlock.deadlock_key_hash == fingerprint64(b"b")
     assert [(e.txn, e.key) for e in refused.deadlock.wait_chain] == [(100, b"b"), (110, b"a")]
-    assert queues.release(b"b", 110, 0, 0.0) != []
+    assert queues.release(b"b", 110, 0) != []
     pushed(queues, waiter(110, b"a"), holder=100)
 
 
@@ -225,7 +235,7 @@ class Life(RuleBasedStateMachine):
     @rule(key=keys, start_ts=transactions)
     def release(self, key: bytes, start_ts: int) -> None:
         oldest = min((one.start_ts for one in self.waiting if one.key == key), default=0)
-        effects = self.queues.release(key, start_ts, 0, self.now_s)
+        effects = self.queues.release(key, start_ts, 0)
         assert bool(effects) is bool(oldest)
         if effects:
             assert isinstance(effects[0], Woken | Resumed)
@@ -260,7 +270,7 @@ class Life(RuleBasedStateMachine):
         self.now_s += seconds
         delays, self.delays = self.delays, []
         for delay in delays:
-            self.take(self.queues.wake_delayed(delay.key, delay.number, self.now_s))
+            self.take(self.queues.wake_delayed(delay.key, delay.number))
 
     @invariant()
     def nobody_is_lost(self) -> None:

@@ -154,8 +154,7 @@ class _Queue:
     """How many releases have woken in normal mode. Waiters that came before have a smaller one."""
     conflict: tuple[int, int] = (0, 0)
     delay_number: int = 0
-    """Of the delayed waking that is under way; 0: none."""
-    delay_ends_s: float = 0.0
+    """Of the delayed waking that counts; a later release starts another. 0: none is under way."""
 
 
 def _turn(waiter: Waiter) -> tuple[int, int]:
@@ -223,7 +222,7 @@ class LockWaitQueues:
 
     # --- what happens to locks ----------------------------------------------------------------------------------------
 
-    def release(self, key: bytes, start_ts: int, commit_ts: int, now_s: float) -> list[Effect]:
+    def release(self, key: bytes, start_ts: int, commit_ts: int) -> list[Effect]:
         """Take in that the lock of `start_ts` on `key` is gone (`commit_ts` 0: without a commit)."""
         with self._mutex:
             queue = self._queues.get(key)
@@ -237,7 +236,7 @@ class LockWaitQueues:
             conflicts = sum(not waiter.is_resumable for waiter in woken)
             queue.wake_number += conflicts
             if conflicts and queue.waiters:
-                effects += self._delay_others(key, queue, now_s)
+                effects += self._delay_others(key, queue)
             return effects
 
     def acquire(self, key: bytes, lock: kvrpcpb.LockInfo, now_s: float) -> list[Effect]:
@@ -257,29 +256,23 @@ class LockWaitQueues:
                         effects.append(Deadlocked(waiter, deadlock))
             return effects
 
-    def wake_next(self, key: bytes, now_s: float) -> list[Effect]:
+    def wake_next(self, key: bytes) -> list[Effect]:
         """Wake the next waiter: the one that was resumed has ended without the lock."""
         with self._mutex:
             queue = self._queues.get(key)
-            return [] if queue is None else self.release(key, *queue.conflict, now_s)
+            return [] if queue is None else self.release(key, *queue.conflict)
 
-    def wake_delayed(self, key: bytes, number: int, now_s: float) -> list[Effect]:
-        """Wake those whose delay is over, or delay on when there was a later release."""
+    def wake_delayed(self, key: bytes, number: int) -> list[Effect]:
+        """Wake those whose delay is over; nobody, when a later release has started another one."""
         with self._mutex:
             queue = self._queues.get(key)
             if queue is None or queue.delay_number != number:
                 return []
-            left_s = queue.delay_ends_s - now_s
-            if left_s > 0:
-                return [Delay(key, number, min(left_s, self.wake_up_delay_s))]
             return self._wake_all(queue)
 
-    def _delay_others(self, key: bytes, queue: _Queue, now_s: float) -> list[Effect]:
+    def _delay_others(self, key: bytes, queue: _Queue) -> list[Effect]:
         if not self.wake_up_delay_s:
             return self._wake_all(queue)
-        queue.delay_ends_s = now_s + self.wake_up_delay_s
-        if queue.delay_number:
-            return []
         self._last_number += 1
         queue.delay_number = self._last_number
         return [Delay(key, queue.delay_number, self.wake_up_delay_s)]

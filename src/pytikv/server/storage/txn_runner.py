@@ -96,7 +96,7 @@ class TxnRunner:
         now_s = self.now_s()
         effects: list[Effect] = []
         for released in txn.released:
-            effects += self.queues.release(released.key, released.start_ts, released.commit_ts, now_s)
+            effects += self.queues.release(released.key, released.start_ts, released.commit_ts)
         for key, lock in txn.new_locks:
             effects += self.queues.acquire(key, lock.info(wire_key(key)), now_s)
         return effects
@@ -114,6 +114,4 @@ class TxnRunner:
 
     def _wake_later(self, delay: Delay) -> None:
         assert self._call_later is not None, "queues without timers do not delay"
-        self._call_later(
-            delay.after_s, lambda: self.carry_out(self.queues.wake_delayed(delay.key, delay.number, self.now_s()))
-        )
+        self._call_later(delay.after_s, lambda: self.carry_out(self.queues.wake_delayed(delay.key, delay.number)))

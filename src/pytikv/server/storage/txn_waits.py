@@ -118,7 +118,7 @@ class Waiting:
         except (MvccError, TikvError) as error:
             self._runner.queues.finish(waiter)
             self._answer(Done(request.failure(error)))
-            return self._runner.queues.wake_next(waiter.key, self._runner.now_s())
+            return self._runner.queues.wake_next(waiter.key)
         if outcome is not None:
             self._answer(Done(outcome, ticket))
         return effects
