@@ -24,10 +24,8 @@ __all__ = [
     "AlreadyExistError",
     "AssertionFailedError",
     "CommitTsExpiredError",
-    "CommitTsTooLargeError",
     "CommittedError",
     "DeadlockError",
-    "DefaultNotFoundError",
     "GenerationOutOfOrderError",
     "InvalidCommandError",
     "InvalidTxnTsoError",
@@ -192,19 +190,6 @@ class CommitTsExpiredError(MvccError):
             min_commit_ts=self.min_commit_ts,
         )
         return kvrpcpb.KeyError(commit_ts_expired=expired)
-
-
-class CommitTsTooLargeError(MvccError):
-    """The computed min_commit_ts is above max_commit_ts. A prewrite falls back to two phases and does not report it."""
-
-    def __init__(self, start_ts: int, min_commit_ts: int, max_commit_ts: int) -> None:
-        super().__init__(f"min_commit_ts {min_commit_ts} is above max_commit_ts {max_commit_ts}")
-        self.start_ts = start_ts
-        self.min_commit_ts = min_commit_ts
-        self.max_commit_ts = max_commit_ts
-
-    def _key_error(self) -> kvrpcpb.KeyError:
-        return kvrpcpb.KeyError(commit_ts_too_large=kvrpcpb.CommitTsTooLarge(commit_ts=self.min_commit_ts))
 
 
 class TxnLockNotFoundError(MvccError):
@@ -397,14 +382,3 @@ class GenerationOutOfOrderError(MvccError):
         super().__init__(f"generation {generation} comes after {lock_generation}")
         self.generation = generation
         self.lock_generation = lock_generation
-
-
-class DefaultNotFoundError(MvccError):
-    """Damage: a version whose value is not in the default column family."""
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__("the value of a version is missing")
-        self.key = key
-
-    def _inner(self) -> str:
-        return _struct("DefaultNotFound", key=_bytes(self.key))
