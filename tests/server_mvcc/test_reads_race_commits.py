@@ -20,7 +20,7 @@ from pytikv.server.mvcc.errors import KeyIsLocked
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.txn_storage import Done, TxnStorage
 
-COMMITS_MIN = 60
+COMMITS_MIN = 500
 COMMITS_MAX = 20_000
 SEEN = 8
 """The writer goes on until readers have met so many of its values in the midst of it."""
