@@ -428,6 +428,7 @@ def test_a_region_is_split_before_a_very_large_write(store: Store, monkeypatch: 
         pairs: dict[bytes, bytes | None] = {b"k%04d" % n: b"v" for n in range(200)}
         await write(node, pairs, presplit_keys=100)
         assert len(node.requests("SplitRegion")) == 1
+        assert node.requests("scatter") == [1, 2]
         assert len(store.places) == 2
         assert await node.read(*pairs) == list(pairs.values())
 

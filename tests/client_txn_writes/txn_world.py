@@ -21,6 +21,7 @@ from pytikv.codec import api, memcomparable
 from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, Outcome, TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.shared import SharedFuture
 from pytikv.server.engine.interface import CF_LOCK
 from pytikv.server.engine.memory import MemoryEngine
@@ -258,7 +259,8 @@ class Node:
                 raise RegionStale
             if name == "SplitRegion":
                 self.store.split(*map(self.codec.decode_key, request.split_keys))
-                return kvrpcpb.SplitRegionResponse()
+                regions = [metapb.Region(id=number + 1) for number in range(len(self.store.places))]
+                return kvrpcpb.SplitRegionResponse(regions=regions)
             done = self.store.storage.execute(name, request, within)
             return (await self._wait(done) if isinstance(done, Waiting) else done).response
 
@@ -319,6 +321,9 @@ class Node:
 
     async def send_to_all_stores(self, rpc: Any, request: Any, call: Call) -> list[tuple[str, Any]]:
         raise AssertionError("not needed")
+
+    async def scatter_region(self, region_id: int, deadline: float) -> None:
+        self.steps.append(("scatter", region_id))
 
     async def gc_state(self, deadline: float) -> GcState:
         return GcState(0, 0)

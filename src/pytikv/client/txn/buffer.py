@@ -91,7 +91,7 @@ class WriteBuffer:
         self._sorted: list[bytes] = []
         self._unsorted: list[bytes] = []
         self._stages: list[dict[bytes, Entry]] = []
-        self._views: weakref.WeakSet[BufferView] = weakref.WeakSet()
+        self._views: weakref.WeakSet[BufferView] | None = None  # made with the first view
         self.byte_count = 0
         self.write_count = 0
 
@@ -170,12 +170,12 @@ class WriteBuffer:
         """Forget all entries; those of open views stay with them. An error while a stage is open."""
         if self._stages:
             raise RuntimeError("a stage is open")
-        for view in self._views:
+        for view in self._views or ():
             for key, entry in self._entries.items():
                 view.keep(key, entry)
             view.detach(self.sorted_keys())
         self._entries, self._sorted, self._unsorted = {}, [], []
-        self._views = weakref.WeakSet()
+        self._views = None
         self.byte_count = self.write_count = 0
 
     # --- stages -------------------------------------------------------------------------------------------------------
@@ -232,6 +232,8 @@ class WriteBuffer:
     def view(self, start: bytes, end: bytes, *, reverse: bool) -> BufferView:
         """Return the entries of `[start, end)` as they are now; `b""` is unbounded."""
         view = BufferView(self, start, end, reverse=reverse)
+        if self._views is None:
+            self._views = weakref.WeakSet()
         self._views.add(view)
         return view
 

@@ -191,14 +191,18 @@ class Committer:
         terms.max_commit_ts = max_commit_ts(terms.start_ts, elapsed_ms, options.async_commit_window_ms)
 
     async def _presplit(self, groups: list[tuple[Any, Sequence[Mutation]]], call: Call) -> Any:
-        """Split regions that would be written to too much at once. A help only: where it fails, things go on."""
+        """Split regions that would be written to too much at once, and have PD spread them. A help only: where it fails,
+        things go on."""
         is_split = False
         for region, items in groups:
             keys = split_keys(items) if len(items) >= self._options.presplit_keys else []
             if keys:
                 try:
-                    await self._backend.send(SPLIT_REGION, region, kvrpcpb.SplitRegionRequest(split_keys=keys), call)
+                    request = kvrpcpb.SplitRegionRequest(split_keys=keys)
+                    answer = await self._backend.send(SPLIT_REGION, region, request, call, self._context)
                     is_split = True
+                    for made in answer.regions:
+                        await self._backend.scatter_region(made.id, call.backoffer.deadline)
                 except RegionStale:
                     is_split = True
                 except TikvError as error:
@@ -229,6 +233,7 @@ class Committer:
                 continue
             if answer.HasField("error"):
                 raise key_error(answer.error, self._backend.codec, terms.start_ts)
+            self._prewrite.one_pc_in_doubt = bool(answer.commit_version)
             return int(answer.commit_version)
 
     # --- the commit timestamp -----------------------------------------------------------------------------------------

@@ -98,9 +98,11 @@ class Prewrite:
             parts += [(region, batch, txn_size) for batch in batches(items, write_size)]
         if len(parts) > 1:
             self._terms.is_one_pc = False
+        else:
+            await self._send(*parts[0], call, is_again)
+            return
         jobs = [
-            partial(self._send, region, batch, txn_size, call.fork() if len(parts) > 1 else call, is_again)
-            for region, batch, txn_size in parts
+            partial(self._send, region, batch, txn_size, call.fork(), is_again) for region, batch, txn_size in parts
         ]
         await run_bounded(self._backend.rt, jobs, COMMITTER_CONCURRENCY)
 

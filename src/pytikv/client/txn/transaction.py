@@ -140,8 +140,6 @@ class AsyncTransaction:
             self._begun_s = backend.rt.now()
             ts = Timestamp(given) if given is not None else await backend.timestamp(self._deadline())
             self._start_ts = ts
-            if options.isolation == "SI":
-                self._reader = SnapshotReader(backend, ts, options.read_options())
             if options.pessimistic:
                 self._locks = PessimisticLocks(backend, options, ts, self._begun_s, self._buffer)
             if options.pipelined:
@@ -291,9 +289,13 @@ class AsyncTransaction:
         return UnionScan(theirs, own, reverse=reverse, keys_only=keys_only, limit=limit, page_size=batch_size)
 
     async def _new_reader(self) -> SnapshotReader:
-        """Return the reader of one statement under isolation RC."""
-        ts = await self._backend.timestamp(self._deadline())
-        return SnapshotReader(self._backend, ts, self._options.read_options())
+        """Return a reader: the transaction's own, made with its first read, or under isolation RC one for this read."""
+        options = self._options
+        if options.isolation == "RC":
+            ts = await self._backend.timestamp(self._deadline())
+            return SnapshotReader(self._backend, ts, options.read_options())
+        self._reader = SnapshotReader(self._backend, self.start_ts, options.read_options())
+        return self._reader
 
     async def _read_flushed(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         assert self._pipeline is not None
