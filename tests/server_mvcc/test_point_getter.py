@@ -9,7 +9,7 @@ import pytest
 from pytikv.codec import memcomparable
 from pytikv.errors import StorageError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
-from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, Engine, Snapshot
+from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, Engine, Snapshot, WriteBatch
 from pytikv.server.engine.memory import MemoryEngine
 from pytikv.server.mvcc.errors import KeyIsLocked, WriteConflictError
 from pytikv.server.mvcc.keys import TS_MAX, data_key
@@ -129,6 +129,32 @@ def test_what_is_collected_between_two_questions_is_read_again() -> None:
             return raced
 
     assert PointGetter(Racing(engine)).get(K, TS_MAX) == b"new"  # type: ignore[arg-type]
+
+
+def test_a_commit_between_two_questions_is_not_missed() -> None:
+    # Locked before the read, committed at or below its timestamp after the first question: locks must be asked first.
+    engine = MemoryEngine()
+    put(engine, T + 10, Write(WriteType.PUT, T, b"old"))
+    lock = Lock(LockType.PUT, b"p", T + 20, short_value=b"new")
+    engine.put(CF_LOCK, K, lock.encode())
+    counted = Counted(engine)
+
+    def after_the_first(ask: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        def asked(key: bytes) -> object:
+            answer = ask(key)
+            if len(counted.asked) == 1:
+                batch = WriteBatch()
+                batch.delete(CF_LOCK, K)
+                batch.put(CF_WRITE, data_key(K, T + 30), Write(WriteType.PUT, T + 20, b"new").encode())
+                engine.write(batch)
+            return answer
+
+        return asked
+
+    getter = PointGetter(counted)  # type: ignore[arg-type]
+    getter._lock = after_the_first(getter._lock)  # type: ignore[assignment]
+    getter._first = after_the_first(getter._first)  # type: ignore[assignment]
+    assert getter.get(K, T + 30) == b"new"
 
 
 def test_damage_is_an_error_that_names_the_key(engine: Engine) -> None:
