@@ -191,8 +191,7 @@ class Committer:
         terms.max_commit_ts = max_commit_ts(terms.start_ts, elapsed_ms, options.async_commit_window_ms)
 
     async def _presplit(self, groups: list[tuple[Any, Sequence[Mutation]]], call: Call) -> Any:
-        """Split regions that would be written to too much at once, and have PD spread them. A help only: where it fails,
-        things go on."""
+        """Split regions that would be written to too much at once, and have PD spread them; where it fails, go on."""
         is_split = False
         for region, items in groups:
             keys = split_keys(items) if len(items) >= self._options.presplit_keys else []
