@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 import pytikv
+from pytikv.client.txn.background import Background
 from pytikv.errors import (
     ClientClosed,
+    CommitUndetermined,
     InvalidArgument,
     KeyExists,
     KeyLocked,
@@ -50,6 +52,7 @@ class Place:
         self.options = options
         self.split = split
         self.clients: list[pytikv.TransactionClient] = []
+        self.server: Any = None
 
     def client(self, **options: Any) -> pytikv.TransactionClient:
         made = pytikv.TransactionClient.connect(self.url, **{**self.options, **options})
@@ -85,6 +88,7 @@ def place(request: pytest.FixtureRequest, serving: Any, tmp_path: Path) -> Itera
                 store.split(region, [border])
 
         made = Place(server.url, {"api_version": server.api_version}, split)
+        made.server = server
         try:
             yield made
         finally:
@@ -379,3 +383,46 @@ def _pipelined_dies(place: Place, db: Any, served: bool) -> None:
         assert len(db.snapshot().batch_get(keys)) in (0, 4)
         victim.close()
         place.clients.remove(victim)
+
+
+# --- answers that the wire loses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["2PC", "async commit", "1PC", "pessimistic 2PC"])
+@pytest.mark.parametrize("times", [1, 1000], ids=["once", "for ever"])
+@pytest.mark.parametrize("place", ["server v2"], indirect=True)
+def test_the_answer_that_commits_is_lost_on_the_wire(
+    place: Place, kind: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store does what it is asked, and its answer never comes: every such RPC ends in gRPC's INTERNAL."""
+    place.split(b"c")
+    db, reader = place.client(timeout=1.0), place.client()
+    write(db, dict.fromkeys(KEYS, b"old"))
+    assert db._rt.run(Background.of(db._core._backend).drain(db._rt.now() + 10))
+    name = "KvCommit" if "2PC" in kind else "KvPrewrite"
+    left = [times]
+    storage = place.server.server.store.txn
+    execute = storage.execute
+
+    def lose(called: str, *arguments: Any) -> Any:
+        answer = execute(called, *arguments)
+        if called == name and left[0] > 0:
+            left[0] -= 1
+            raise RuntimeError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(storage, "execute", lose)
+    txn = db.begin(**KINDS[kind])
+    keys = KEYS[:2] if kind == "1PC" else KEYS
+    for key in keys:
+        txn.put(key, b"new")
+    if times == 1:
+        txn.commit()
+        assert txn.outcome is Outcome.APPLIED
+    else:
+        with pytest.raises(CommitUndetermined):
+            txn.commit()
+        assert txn.outcome is Outcome.UNDETERMINED
+    assert left[0] < times
+    left[0] = 0
+    assert reader.snapshot().batch_get(keys) == dict.fromkeys(keys, b"new")
