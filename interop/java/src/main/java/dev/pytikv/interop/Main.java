@@ -141,7 +141,7 @@ public final class Main {
   }
 
   private static void report(String name, Exception failure) {
-    String detail = failure == null ? "" : failure.toString();
+    String detail = failure == null ? "" : failure + (failure.getCause() == null ? "" : ", by " + failure.getCause());
     System.out.printf("{\"check\": \"%s\", \"ok\": %s, \"detail\": \"%s\"}%n", name, failure == null, escaped(detail));
   }
 
