@@ -59,6 +59,8 @@ class _Rpc:
     """The keys that must lie in the region; None: the request has none."""
     checked_as: str = ""
     """What the API version check calls the command; empty: it is not checked."""
+    check_range: Callable[[Any, RegionEntry], None] | None = None
+    """Of requests with a range: raises when it does not lie in the region."""
     has_region: bool = True
     is_write: bool = False
     is_snapshot_read: bool = False
@@ -99,6 +101,24 @@ def _writes(name: str, keys: Callable[[Any], Sequence[bytes]], checked_as: str =
     return _Rpc(request, response, keys, checked_as, is_write=True, **more)
 
 
+def _check_scan(request: kvrpcpb.ScanRequest, region: RegionEntry) -> None:
+    """A scan stays in its region. Only the lower bound of a reverse scan, and the upper one else, may be left out."""
+    lower, upper = _encode(request.start_key), memcomparable.encode_border(request.end_key)
+    if request.reverse:
+        lower, upper = upper, lower
+    if (lower and lower < region.start_key) or (upper and region.end_key and upper > region.end_key):
+        raise InvalidReqRange(lower, upper, region.start_key, region.end_key)
+
+
+def _check_delete_range(request: kvrpcpb.DeleteRangeRequest, region: RegionEntry) -> None:
+    start, end = _encode(request.start_key), _encode(request.end_key)
+    if start >= end:
+        raise RegionError(errorpb.Error(message="invalid delete range command: start_key is not below end_key"))
+    check_key_in_region(region, start)
+    if region.end_key and end != region.end_key:
+        check_key_in_region(region, end)
+
+
 _RPCS: Final[dict[str, _Rpc]] = {
     "KvGet": _Rpc(kvrpcpb.GetRequest, kvrpcpb.GetResponse, _one("key"), "get", is_snapshot_read=True),
     "KvBatchGet": _Rpc(
@@ -119,6 +139,8 @@ _RPCS: Final[dict[str, _Rpc]] = {
     "KvScan": _Rpc(
         kvrpcpb.ScanRequest,
         kvrpcpb.ScanResponse,
+        checked_as="scan",
+        check_range=_check_scan,
         is_snapshot_read=True,
         is_long=lambda request: request.limit > _LONG_SCAN or request.sample_step > 0,
     ),
@@ -134,7 +156,14 @@ _RPCS: Final[dict[str, _Rpc]] = {
     "KvCheckTxnStatus": _writes("CheckTxnStatus", _one("primary_key")),
     "KvCheckSecondaryLocks": _writes("CheckSecondaryLocks", _keys),
     "KvResolveLock": _writes("ResolveLock", _keys, is_long=_has_no_keys),
-    "KvDeleteRange": _Rpc(kvrpcpb.DeleteRangeRequest, kvrpcpb.DeleteRangeResponse, is_write=True, is_long=_always),
+    "KvDeleteRange": _Rpc(
+        kvrpcpb.DeleteRangeRequest,
+        kvrpcpb.DeleteRangeResponse,
+        checked_as="delete_range",
+        check_range=_check_delete_range,
+        is_write=True,
+        is_long=_always,
+    ),
     "UnsafeDestroyRange": _Rpc(
         kvrpcpb.UnsafeDestroyRangeRequest,
         kvrpcpb.UnsafeDestroyRangeResponse,
@@ -211,12 +240,10 @@ class TxnCommands:
     def _check(self, name: str, rpc: _Rpc, request: Any) -> RegionEntry | None:
         context = request.context
         keys = () if rpc.keys is None else rpc.keys(request)
-        if rpc.checked_as:
+        if rpc.check_range is not None:
+            check_txn_range(self._api, context.api_version, rpc.checked_as, request.start_key, request.end_key)
+        elif rpc.checked_as:
             check_txn_keys(self._api, context.api_version, rpc.checked_as, keys)
-        if isinstance(request, kvrpcpb.ScanRequest):
-            check_txn_range(self._api, context.api_version, "scan", request.start_key, request.end_key)
-        elif isinstance(request, kvrpcpb.DeleteRangeRequest):
-            check_txn_range(self._api, context.api_version, "delete_range", request.start_key, request.end_key)
         if not rpc.has_region:
             return None
         region = self._regions.check(context).region
@@ -225,10 +252,8 @@ class TxnCommands:
                 encoded = _encode(key)
                 if not region.contains(encoded):
                     raise KeyOutOfRegion(encoded, region.id, region.start_key, region.end_key)
-        if isinstance(request, kvrpcpb.ScanRequest):
-            _check_scan(request, region)
-        elif isinstance(request, kvrpcpb.DeleteRangeRequest):
-            _check_delete_range(request, region)
+        if rpc.check_range is not None:
+            rpc.check_range(request, region)
         if rpc.is_snapshot_read and context.stale_read:
             self._check_stale_read(request.version, region)
         return region
@@ -267,24 +292,6 @@ class TxnCommands:
         else:
             _say(response, str(error), error.debug if isinstance(error, StorageRefusal) else str(error))
         return encode(response)
-
-
-def _check_scan(request: kvrpcpb.ScanRequest, region: RegionEntry) -> None:
-    """A scan stays in its region. Only the lower bound of a reverse scan, and the upper one else, may be left out."""
-    lower, upper = _encode(request.start_key), memcomparable.encode_border(request.end_key)
-    if request.reverse:
-        lower, upper = upper, lower
-    if (lower and lower < region.start_key) or (upper and region.end_key and upper > region.end_key):
-        raise InvalidReqRange(lower, upper, region.start_key, region.end_key)
-
-
-def _check_delete_range(request: kvrpcpb.DeleteRangeRequest, region: RegionEntry) -> None:
-    start, end = _encode(request.start_key), _encode(request.end_key)
-    if start >= end:
-        raise RegionError(errorpb.Error(message="invalid delete range command: start_key is not below end_key"))
-    check_key_in_region(region, start)
-    if region.end_key and end != region.end_key:
-        check_key_in_region(region, end)
 
 
 def _say(response: Any, text: str, debug: str) -> None:

@@ -41,6 +41,9 @@ from pytikv.server.storage.txn_status import TxnStatusCache
 
 __all__ = ["WRITES", "Work", "WriteCommand", "keys_of"]
 
+_WITH_VALUE: Final = frozenset((kvrpcpb.Op.Put, kvrpcpb.Op.Insert))
+_MUST_NOT_EXIST: Final = frozenset((kvrpcpb.Op.Insert, kvrpcpb.Op.CheckNotExists))
+
 
 @dataclasses.dataclass(slots=True)
 class Work:
@@ -90,8 +93,13 @@ def _check_distinct(keys: list[bytes]) -> None:
 
 
 def _mutation(key: bytes, mutation: kvrpcpb.Mutation) -> Mutation:
-    has_value = mutation.op in (kvrpcpb.Op.Put, kvrpcpb.Op.Insert)
-    return Mutation(mutation.op, key, mutation.value if has_value else None, mutation.assertion)
+    op = mutation.op
+    return Mutation(op, key, mutation.value if op in _WITH_VALUE else None, mutation.assertion)
+
+
+def _looks_for_absence(mutations: Sequence[kvrpcpb.Mutation]) -> bool:
+    """Tell whether a prewrite is also a read: some key must not exist."""
+    return any(mutation.op in _MUST_NOT_EXIST for mutation in mutations)
 
 
 def _prewrite(work: Work, keys: list[bytes], request: kvrpcpb.PrewriteRequest, response: Any) -> None:
@@ -118,7 +126,7 @@ def _prewrite(work: Work, keys: list[bytes], request: kvrpcpb.PrewriteRequest, r
         request.assertion_level,
         request.context.txn_source,
     )
-    if any(mutation.should_not_exist for mutation in mutations):
+    if _looks_for_absence(request.mutations):
         work.concurrency.update_max_ts(request.start_version)
     secondaries = tuple(request.secondaries) if request.use_async_commit else None
     result = prewrite_all(work.txn, work.reader, props, mutations, secondaries, work.publish)
@@ -154,7 +162,7 @@ def _answer_locks(response: Any, result: PrewriteResult) -> None:
 def _flush(work: Work, keys: list[bytes], request: kvrpcpb.FlushRequest, response: Any) -> None:
     _check_distinct(keys)
     mutations = [_mutation(key, mutation) for key, mutation in zip(keys, request.mutations, strict=True)]
-    if any(mutation.should_not_exist for mutation in mutations):
+    if _looks_for_absence(request.mutations):
         work.concurrency.update_max_ts(request.start_ts)
     props = TransactionProperties(
         request.start_ts,
