@@ -141,6 +141,7 @@ class Committer:
         finally:
             if self._beat is not None:
                 HeartBeats.of(self._backend).end(self._beat)
+            del self._prewrite  # it refers back: without it, what was written is let go of at once
 
     # --- the way ------------------------------------------------------------------------------------------------------
 
