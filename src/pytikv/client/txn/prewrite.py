@@ -99,7 +99,8 @@ class Prewrite:
         if len(parts) > 1:
             self._terms.is_one_pc = False
         else:
-            await self._send(*parts[0], call, is_again)
+            ((region, batch, txn_size),) = parts
+            await self._send(region, batch, txn_size, call, is_again)
             return
         jobs = [
             partial(self._send, region, batch, txn_size, call.fork(), is_again) for region, batch, txn_size in parts
