@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pytikv.client.txn.background import Background
+from pytikv.client.txn.lock_resolver import TOGETHER
 from pytikv.errors import ConnectionFailed, KeyLocked, Outcome, ServerError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
@@ -309,6 +310,33 @@ def test_ten_thousand_locks_of_one_transaction(world: Any, store: Any) -> None:
         assert not store.locks
         assert len(store.calls) == 12
         assert store.rt.now() - began < 0.01, "all regions at once"
+
+    world.run(body())
+
+
+@pytest.mark.parametrize("count", [TOGETHER - 1, TOGETHER, 300])
+def test_small_transactions_that_were_met_together(world: Any, store: Any, count: int) -> None:
+    """Some committed, some rolled back, one alive: many are ended by one request a region, few one by one."""
+
+    async def body() -> None:
+        store.split(b"k0005")
+        locks = []
+        for n in range(count):
+            start_ts = store.now_ts(ago_ms=9000)
+            primary = b"p%04d" % n
+            if n % 2:
+                store.apply(primary, start_ts, start_ts + 5, b"new")
+            locks += [store.lock(b"k%04d" % (n + at), start_ts, primary=primary) for at in (0, count)]
+        alive = store.now_ts()
+        locks.append(store.lock(b"z", alive, primary=b"z"))
+        assert await store.resolver().resolve_for_write(locks, 0, store.call()) > 2000
+        assert list(store.locks) == [b"z"]
+        for n, lock in enumerate(locks[:-1]):
+            committed = n // 2 % 2
+            assert store.records[lock.key, lock.lock_version] == (lock.lock_version + 5 if committed else 0)
+        resolves = store.requests("KvResolveLock")
+        assert len(resolves) == (2 if count >= TOGETHER else count + 5)
+        assert all(bool(one.txn_infos) == (count >= TOGETHER) for one in resolves)
 
     world.run(body())
 

@@ -428,7 +428,7 @@ def test_a_reader_is_protected_from_the_commit_it_passed_over(db: Db) -> None:
 def test_a_lock_that_cannot_be_pushed_is_waited_for(db: Db) -> None:
     db.put_long_ago(OLD)
     db.prewrite(KEYS, db.now(), primary=PRIMARY, ttl_ms=60_000, min_commit_ts=0)
-    with pytikv.deadline(0.4), pytest.raises(KeyLocked) as caught:
+    with pytikv.deadline(1.5), pytest.raises(KeyLocked) as caught:
         db.client.snapshot().batch_get(KEYS)
     assert caught.value.outcome is Outcome.NOT_APPLIED
 

@@ -6,8 +6,10 @@ has expired) and then acts on the locks as `lock_decisions` says:
     met locks -> groups by transaction -> status of each (remembered | under way | asked) -> act -> verdict
 
 * **Committed or rolled back**: the locks are resolved, key by key for small transactions, by whole regions for those
-  of `LITE_BELOW_KEYS` keys and more, all regions at once. Readers do not wait for it: they pass the locks over or look
-  behind them, and the work goes to the background (`txn.background`); what fails there is left to whoever comes next.
+  of `LITE_BELOW_KEYS` keys and more, all regions at once. `TOGETHER` small ones or more that were met together are
+  ended together, by one request a region, which is looked through once for all of them. Readers do not wait for any of
+  it: they pass the locks over or look behind them, and the work goes to the background (`txn.background`); what fails
+  there is left to whoever comes next.
 * **Async commit, expired**: the secondaries are asked, region by region, and settle it.
 * **Primary not there** (TxnNotFound): its prewrite may be under way. Asked again until the met lock's own time to live
   is over, and then rolled back for good.
@@ -54,7 +56,10 @@ from pytikv.errors import ServerError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
 
-__all__ = ["LockResolver", "ReadLocks"]
+__all__ = ["TOGETHER", "LockResolver", "ReadLocks"]
+
+TOGETHER: Final = 16
+"""Transactions whose locks are resolved by one request a region, and not by one each."""
 
 _NAME: Final = "lock_resolver"
 _TIME_AGE_S: Final = 0.05
@@ -175,15 +180,21 @@ class LockResolver:
         pessimistic_region: bool = False,
     ) -> list[TxnStatus]:
         statuses: dict[int, TxnStatus] = {}
+        small: list[tuple[LockGroup, TxnStatus]] = []
 
         async def one(place: int, own: Call) -> None:
             group = groups[place]
             status = await self._status(group, start_ts, own)
-            statuses[place] = await self._act(
-                group, status, start_ts, own, in_background=in_background, pessimistic_region=pessimistic_region
-            )
+            if status.is_final and not group.is_pessimistic and not group.is_large:
+                small.append((group, status))
+            else:
+                status = await self._act(
+                    group, status, start_ts, own, in_background=in_background, pessimistic_region=pessimistic_region
+                )
+            statuses[place] = status
 
         await run_bounded(self._rt, [partial(one, place, call.fork()) for place in range(len(groups))], self._limit)
+        await self._resolve_small(small, call, in_background=in_background)
         return [statuses[place] for place in range(len(groups))]
 
     async def _act(
@@ -338,18 +349,47 @@ class LockResolver:
 
     # --- the locks ----------------------------------------------------------------------------------------------------
 
+    async def _resolve_small(
+        self, small: Sequence[tuple[LockGroup, TxnStatus]], call: Call, *, in_background: bool
+    ) -> None:
+        """Resolve locks of transactions of few keys: those of a few key by key, those of many together."""
+        if len(small) < TOGETHER:
+            jobs = [
+                partial(self._resolve, group, None, status, call.fork(), in_background=in_background)
+                for group, status in small
+            ]
+            await run_bounded(self._rt, jobs, self._limit)
+            return
+        keys = {key: (group.start_ts, status.commit_ts) for group, status in small for key in _left(group)}
+        if keys:
+            work = partial(self._resolve_together, keys)
+            await self._do(work, call, f"resolve locks of {len(small)} transactions", in_background=in_background)
+
+    async def _resolve_together(self, keys: dict[bytes, tuple[int, int]], call: Call) -> None:
+        async def send(region: Any, part: Sequence[bytes], own: Call) -> None:
+            ended = dict(keys[key] for key in part)
+            infos = [kvrpcpb.TxnInfo(txn=start_ts, status=commit_ts) for start_ts, commit_ts in ended.items()]
+            request = kvrpcpb.ResolveLockRequest(txn_infos=infos)
+            what = ("resolve together", region, frozenset(ended))
+            await self._once(what, lambda: self._send_resolve(region, request, own), own)
+
+        await over_keys(self._backend, list(keys), call, send, whole_regions=True)
+
     async def _resolve(
         self, group: LockGroup, keys: list[bytes] | None, status: TxnStatus, call: Call, *, in_background: bool
     ) -> None:
-        """Resolve the locks met, or `keys` and those. The look at the primary has resolved that one."""
+        """Resolve the locks of one transaction that were met, or `keys` and those."""
         whole_regions = keys is None and group.is_large
         if keys is not None:
             keys = list(dict.fromkeys([*keys, *group.locks]))
         else:
-            keys = [key for key in group.locks if whole_regions or key != group.primary]
-        if not keys:
-            return
-        work = partial(self._resolve_keys, group.start_ts, status.commit_ts, keys, whole_regions)
+            keys = list(group.locks) if whole_regions else _left(group)
+        if keys:
+            work = partial(self._resolve_keys, group.start_ts, status.commit_ts, keys, whole_regions)
+            await self._do(work, call, f"resolve locks of transaction {group.start_ts}", in_background=in_background)
+
+    async def _do(self, work: Callable[[Call], Awaitable[None]], call: Call, name: str, *, in_background: bool) -> None:
+        """Do it now, or soon."""
         if not in_background:
             await work(call)
             return
@@ -357,7 +397,7 @@ class LockResolver:
         async def later() -> None:
             await work(self._backend.call(self._rt.now() + _BACKGROUND_S))
 
-        await Background.of(self._backend).submit(later, f"resolve locks of transaction {group.start_ts}")
+        await Background.of(self._backend).submit(later, name)
 
     async def _resolve_keys(
         self, start_ts: int, commit_ts: int, keys: Sequence[bytes], whole_regions: bool, call: Call
@@ -417,3 +457,8 @@ class LockResolver:
             await load()
 
         await self._flights.run(key, run, call.backoffer.deadline)
+
+
+def _left(group: LockGroup) -> list[bytes]:
+    """Return the keys that are still locked: the look at the primary has resolved that one."""
+    return [key for key in group.locks if key != group.primary]
