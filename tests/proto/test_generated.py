@@ -11,7 +11,7 @@ def test_unknown_fields_survive() -> None:
 
 
 def test_a_slot_we_do_not_know_survives_in_a_batch() -> None:
-    unknown = b"\x0a\x04\x0a\x02\x08\x01"  # requests[0].Get (slot 1), which this library does not use yet
+    unknown = b"\x0a\x05\xb2\x01\x02\x08\x01"  # requests[0].Coprocessor (slot 22), which this library does not use
     batch = tikvpb_pb2.BatchCommandsRequest.FromString(unknown)
     assert batch.requests[0].WhichOneof("cmd") is None
     assert batch.SerializeToString() == unknown
