@@ -308,7 +308,9 @@ def test_a_stale_read_is_served_up_to_the_oldest_lock() -> None:
     start_ts = kv.ts()
     kv.call("KvPrewrite", **kv.prewrite_fields(start_ts, {b"b": b"2"}))
     stale = {"context": kv.context(stale_read=True)}
+    assert isinstance(kv.execute("KvGet", key=b"a", version=old, **stale), Blocking), "it looks at the locks first"
     assert kv.call("KvGet", key=b"a", version=old, **stale).value == b"1"
+    assert isinstance(kv.execute("KvGet", key=b"a", version=old, **stale), bytes), "what is known to be safe stays so"
     refused = kv.call("KvGet", key=b"a", version=kv.ts(), **stale).region_error.data_is_not_ready
     assert (refused.safe_ts, refused.region_id) == (start_ts, kv.context().region_id)
     assert kv.call("KvScan", limit=9, version=kv.ts(), **stale).region_error.HasField("data_is_not_ready")

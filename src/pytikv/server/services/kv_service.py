@@ -335,6 +335,8 @@ def _expired(outcome: Waits) -> bytes | Durable:
     outcome.waiting.on_done(answers.append)
     if not answers:
         outcome.waiting.expire()
+    if not answers:
+        raise RpcError(Status.ABORTED, "the lock is being handed over on another thread")
     return outcome.finish(answers[0])
 
 

@@ -45,6 +45,7 @@ _EVERYTHING: Final = KeyRange(b"", b"")
 _MANY_KEYS: Final = 512
 _LONG_SCAN: Final = 1024
 _SAFE_TS_EVERY_S: Final = 0.05
+_NOTHING_SAFE: Final = (0, float("-inf"))
 _encode = memcomparable.encode
 Handler = Callable[[bytes], Outcome]
 
@@ -187,7 +188,8 @@ class TxnCommands:
         self._regions = store.regions
         self._api = store.api_version
         self._pending = pending
-        self._safe_ts: dict[RegionEntry, tuple[int, float]] = {}
+        self._safe_ts: dict[tuple[int, int], tuple[int, float]] = {}
+        """By region id and version: up to where stale reads are safe, and when that was found out."""
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers by RPC."""
@@ -197,7 +199,7 @@ class TxnCommands:
         def handle(data: bytes) -> Outcome:
             request: Any = decode(rpc.request, data)
             check_cluster(self._store.cluster_id, request.context)
-            if not rpc.is_long(request):
+            if not rpc.is_long(request) and not self._must_look(rpc, request):
                 return self.serve(name, rpc, request)
             return Blocking(lambda: self._serve_off_loop(name, rpc, request))
 
@@ -258,15 +260,24 @@ class TxnCommands:
             self._check_stale_read(request.version, region)
         return region
 
+    def _must_look(self, rpc: _Rpc, request: Any) -> bool:
+        """Tell whether a stale read has to look at the locks of its region first, which takes time."""
+        if not rpc.is_snapshot_read or not request.context.stale_read:
+            return False
+        context = request.context
+        known = self._safe_ts.get((context.region_id, context.region_epoch.version), _NOTHING_SAFE)
+        return bool(request.version > known[0])
+
     def _check_stale_read(self, version: int, region: RegionEntry) -> None:
         """Refuse a read above what is known to be safe in the region, looking at its locks now and then."""
-        safe_ts, looked_s = self._safe_ts.get(region, (0, float("-inf")))
+        place = region.id, region.version
+        safe_ts, looked_s = self._safe_ts.get(place, _NOTHING_SAFE)
         now_s = self._txn.runner.now_s()
         if version > safe_ts and not 0 <= now_s - looked_s < _SAFE_TS_EVERY_S:
             safe_ts = max(safe_ts, self._txn.ranges.safe_ts(region.bounds))
             if len(self._safe_ts) > 2 * len(self._regions):
                 self._safe_ts.clear()  # of regions that are no more
-            self._safe_ts[region] = safe_ts, now_s
+            self._safe_ts[place] = safe_ts, now_s
         if version > safe_ts:
             error = errorpb.Error(message=f"data of region {region.id} is not ready at {version}")
             error.data_is_not_ready.region_id = region.id
