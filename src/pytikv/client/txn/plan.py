@@ -231,9 +231,8 @@ def max_commit_ts(start_ts: int, elapsed_ms: int, window_ms: int) -> int:
 
 def choose_protocol(mutations: Sequence[Mutation], options: TxnOptions) -> Protocol:
     """Return what is worth trying. Whether 1PC is possible shows when the batches are made: it needs a single one."""
-    if options.commit_ts_check is not None or not any(map(is_committed, mutations)):
-        return Protocol(False, False)
-    if any(mutation.op == kvrpcpb.SharedLock for mutation in mutations):
+    ops = {mutation.op for mutation in mutations}
+    if options.commit_ts_check is not None or kvrpcpb.SharedLock in ops or ops <= {kvrpcpb.CheckNotExists}:
         return Protocol(False, False)
     is_async_commit = (
         options.async_commit

@@ -29,6 +29,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from rocksdict import (
@@ -408,9 +409,14 @@ class RocksEngine:
         with self._lock:
             if self._failure is not None:
                 raise self._refusal()
-            native = self._native(batch)
+            modifies = batch.modifies
+            if len(modifies) == 1 and modifies[0][0] == PUT:  # what it is made of costs more than the batch
+                _, cf, key, value = modifies[0]
+                change = partial(self._source(cf).put, key, value)
+            else:
+                change = partial(self._db.write, self._native(batch))
             try:
-                self._db.write(native)
+                change()
             except Exception as error:
                 raise self._write_failed("default", error) from error
             self._ticket += 1
