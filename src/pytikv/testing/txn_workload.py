@@ -326,6 +326,8 @@ class TxnProcess:
         rng, key = self._rng, self._rng.choice(self._workload.registers())
         how = rng.random()
         if how < 0.15:
+            if run.is_pipelined and any(fact.key == key for fact in run.facts):
+                return  # whether its deletion leaves a record depends on what was flushed before
             await run.source.delete(key)
             run.note_deleted(key)
             return
