@@ -74,9 +74,10 @@ class TsoClient:
         self._source = source
         self._timeout_s = timeout_s
         self._stream = PdStream(rt, pool, source, TSO_PATH)
-        self._combiner: Combiner[_Want, _Block] = Combiner(rt, self._flush, max_batch=MAX_BATCH)
+        self._combiner: Combiner[_Want, _Block] = Combiner(rt, self._flush, max_batch=MAX_BATCH, keeps_time=True)
         self._last = Timestamp(0)
         self._low = (Timestamp(0), float("-inf"))
+        self._request = (0, b"")  # for one timestamp, and the cluster it names: the usual question
 
     async def get(self, deadline: float) -> Timestamp:
         """Return a new timestamp, greater than all before.
@@ -119,8 +120,7 @@ class TsoClient:
     # --- asking -------------------------------------------------------------------------------------------------------
 
     async def _submit(self, count: int, deadline: float) -> _Block:
-        backoffer = Backoffer(self._rt, deadline)
-        tries = 0
+        backoffer: Backoffer | None = None
         while True:
             try:
                 return await self._combiner.submit(_Want(count, deadline), deadline)
@@ -136,9 +136,9 @@ class TsoClient:
             except TikvError as error:
                 raise copy.copy(error) from error
             except TimeoutError:
-                raise backoffer.exhausted("PD gave no timestamp in time") from None
-            tries += 1
-            if tries == 1 and self._rt.now() < deadline:
+                raise (backoffer or Backoffer(self._rt, deadline)).exhausted("PD gave no timestamp in time") from None
+            is_first, backoffer = backoffer is None, backoffer or Backoffer(self._rt, deadline)
+            if is_first and self._rt.now() < deadline:
                 backoffer.note(cause)  # a new leader is often there already
             else:
                 await backoffer.backoff(backoff.PD_RPC, cause)
@@ -164,8 +164,7 @@ class TsoClient:
 
     async def _ask(self, count: int, deadline: float) -> _Block:
         """Ask for a block of timestamps."""
-        request = pdpb.TsoRequest(header=self._source.header, count=count)
-        data = await self._stream.exchange(request.SerializeToString(), deadline)
+        data = await self._stream.exchange(self._encode(count), deadline)
         try:
             response = pdpb.TsoResponse.FromString(data)
         except DecodeError:
@@ -173,6 +172,16 @@ class TsoClient:
         self._source.check_cluster("the leader", response.header)
         check_header(response.header, "Tso")
         return self._take_block(response, count)
+
+    def _encode(self, count: int) -> bytes:
+        header = self._source.header
+        cluster_id, request = self._request
+        if count == 1 and request and cluster_id == header.cluster_id:
+            return request
+        request = pdpb.TsoRequest(header=header, count=count).SerializeToString()
+        if count == 1:
+            self._request = (header.cluster_id, request)
+        return request
 
     def _take_block(self, response: pdpb.TsoResponse, count: int) -> _Block:
         """Check a block against what was asked and what came before. Only the stream's holder comes here."""
@@ -183,8 +192,8 @@ class TsoClient:
         first_logical = stamp.logical - (count - 1) * step
         if stamp.physical <= 0 or first_logical < 0:
             raise ServerError("PD answered with a timestamp that is none")
-        first = Timestamp.compose(stamp.physical, first_logical)
         last = Timestamp.compose(stamp.physical, stamp.logical)
+        first = last if count == 1 else Timestamp.compose(stamp.physical, first_logical)
         if first <= self._last:
             text = f"{int(first)} after {int(self._last)}"
             raise ServerError(f"PD's timestamps went back ({text}): its clock or its storage was set back; not used")

@@ -157,19 +157,20 @@ _LEAD: Final = _Lead()
 
 
 class _Entry(Generic[Item, Result]):
-    """One submitted item. `turn` is done when its result is there or its owner is to lead.
+    """One submitted item. `turn` is done when its result is there or its owner is to lead; who leads at once has none.
 
     `taken`: in a leader's batch; `leads`: named leader; `gone`: nobody waits for it. All three under the lock.
     """
 
     __slots__ = ("gone", "item", "leads", "taken", "turn")
 
+    turn: SharedFuture[Result | _Lead]
+
     def __init__(self, item: Item) -> None:
         self.item = item
         self.taken = False
         self.leads = False
         self.gone = False
-        self.turn: SharedFuture[Result | _Lead] = SharedFuture()
 
 
 class Combiner(Generic[Item, Result]):
@@ -181,6 +182,7 @@ class Combiner(Generic[Item, Result]):
         flush: Callable[[list[Item]], Awaitable[list[Result]] | Coroutine[Any, Any, list[Result]]],
         *,
         max_batch: int = 1024,
+        keeps_time: bool = False,
     ) -> None:
         """Make a combiner.
 
@@ -189,10 +191,12 @@ class Combiner(Generic[Item, Result]):
             flush: does the work for all items given, answers in order. It is cut off at the leader's deadline and
                 then repeated by another for the same items: it must bear that. Its other errors go to all of the batch.
             max_batch: how many items one flush takes at most.
+            keeps_time: `flush` ends by itself before the deadline of its first item, the leader's: no timer is set.
         """
         self._rt = rt
         self._flush = flush
         self._max_batch = max_batch
+        self._keeps_time = keeps_time
         self._lock = threading.Lock()
         self._waiting: deque[_Entry[Item, Result]] = deque()
         self._led = False
@@ -200,13 +204,15 @@ class Combiner(Generic[Item, Result]):
     async def submit(self, item: Item, deadline: float) -> Result:
         """Return the result for `item`. Raises what `flush` raised, or TimeoutError at `deadline`."""
         entry: _Entry[Item, Result] = _Entry(item)
+        turn: SharedFuture[Result | _Lead] | None = None
         with self._lock:
             self._waiting.append(entry)
-            leads = not self._led
+            if self._led:
+                entry.turn = turn = SharedFuture()
             self._led = True
-        if not leads:
+        if turn is not None:
             try:
-                value = await self._rt.wait(entry.turn, deadline)
+                value = await self._rt.wait(turn, deadline)
             except BaseException:
                 self._withdraw(entry)
                 raise
@@ -228,7 +234,11 @@ class Combiner(Generic[Item, Result]):
         batch: list[_Entry[Item, Result]] = []
         try:
             batch = self._take(own)
-            results = await self._rt.with_deadline(self._run_flush([entry.item for entry in batch]), deadline)
+            items = [entry.item for entry in batch]
+            if self._keeps_time:
+                results = await self._flush(items)
+            else:
+                results = await self._rt.with_deadline(self._run_flush(items), deadline)
             if len(results) != len(batch):
                 raise RuntimeError(f"flush answered {len(results)} of {len(batch)} items")
         except Exception as error:

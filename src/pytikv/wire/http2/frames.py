@@ -65,8 +65,8 @@ class FrameType(enum.IntEnum):
     CONTINUATION = 9
 
 
-class Flag(enum.IntFlag):
-    """Flags; END_STREAM and ACK share a bit on different frames."""
+class Flag(enum.IntEnum):
+    """Flags; END_STREAM and ACK share a bit on different frames. Joined and tested as numbers, in every frame."""
 
     ACK = 0x1
     END_STREAM = 0x1
