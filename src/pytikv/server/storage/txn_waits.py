@@ -56,9 +56,9 @@ _PESSIMISTIC_RETRY: Final = kvrpcpb.WriteConflict.Reason.PessimisticRetry
 _FAILED: Final = kvrpcpb.PessimisticLockKeyResultType.LockResultFailed
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Done:
-    """An answer, and the ticket of the change it speaks of (0: nothing was written)."""
+    """An answer, and the ticket of the change it speaks of (0: nothing was written). Treat it as a value."""
 
     response: Message
     ticket: int = 0

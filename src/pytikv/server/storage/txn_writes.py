@@ -156,7 +156,8 @@ def _with_pessimistic_actions(mutations: list[Mutation], request: kvrpcpb.Prewri
 
 
 def _answer_locks(response: Any, result: PrewriteResult) -> None:
-    response.errors.extend([lock.key_error() for lock in result.locks])
+    if result.locks:
+        response.errors.extend([lock.key_error() for lock in result.locks])
 
 
 def _flush(work: Work, keys: list[bytes], request: kvrpcpb.FlushRequest, response: Any) -> None:

@@ -98,9 +98,9 @@ class CommitKind(enum.Enum):
     ONE_PC = "one phase"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)  # not frozen, which would make it seven times as dear
 class TransactionProperties:
-    """What the mutations of one prewrite have in common."""
+    """What the mutations of one prewrite have in common. Treat it as a value."""
 
     start_ts: int
     primary: bytes
