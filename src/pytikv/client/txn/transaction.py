@@ -343,8 +343,8 @@ class AsyncTransaction:
         buffer = self._buffer
         if self._pipeline is not None and value == b"":
             raise InvalidArgument("a pipelined transaction cannot write an empty value: delete the key")
-        buffer.check(key, value or b"")
         if self._locks is not None:
+            buffer.check(key, value or b"")  # before the key is locked; without a lock, `put` checks early enough
             await self._lock([key], LockWish(must_not_exist=must_not_exist))
         if value is None:
             buffer.delete(key)
