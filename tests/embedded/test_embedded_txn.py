@@ -439,6 +439,18 @@ def test_a_client_that_is_closed_takes_its_transactions_along(target: str) -> No
         assert again.snapshot().get(b"k") is None
 
 
+@pytest.mark.parametrize("options", [{"async_commit": False}, {}], ids=str)
+def test_closing_lets_the_secondaries_be_committed(tmp_path: Path, options: dict[str, Any]) -> None:
+    keys = [b"%03d" % number for number in range(200)]
+    with pytikv.TransactionClient.connect(f"embedded://{tmp_path}/db") as db, db.begin(one_pc=False, **options) as txn:
+        for key in keys:
+            txn.put(key, b"v" * 1000)  # many requests, of which all but the first commit come after the answer
+    assert txn.outcome is Outcome.APPLIED
+    with pytikv.TransactionClient.connect(f"embedded://{tmp_path}/db") as db:
+        assert db.list_locks() == []
+        assert list(db.snapshot().scan(keys_only=True)) == [(key, b"") for key in keys]
+
+
 def test_a_deadline_that_is_over(db: pytikv.TransactionClient) -> None:
     txn = db.begin()
     txn.put(b"k", b"v")
