@@ -17,8 +17,8 @@ from harness import Entry, Unavailable, Worker, interleave
 from report import Line
 
 _REGIONS = 10
-_DELAY_MS = 25
-_COUNTED = 4
+_BACKGROUND_TRIPS = 4
+"""Round trips to wait before requests are counted: secondaries are committed after the transaction's end, in one."""
 _BEGINS = 1_000
 _FLAT = 1.5
 _LEFTOVER_SECONDS = 2.0
@@ -27,7 +27,7 @@ _OURS, _FLOOR = Contender("ours", "ours_txn.py"), Contender("floor", "floor.py")
 _ASYNC = Contender("ours async", "ours_txn_async.py")
 _PEER = Contender("tikv-client", "tikv_client_txn.py", of_peers=True)
 
-_TRANSACTIONS = {
+TRANSACTIONS = {
     "2pc": ("2PC over two regions", 4),
     "2pc_causal": ("2PC over two regions, causal", 4),
     "async": ("async commit over two regions", 3),
@@ -76,7 +76,7 @@ def reads(net: Network) -> list[Line]:
 
 def transactions(net: Network, trips: Mapping[str, int]) -> list[Line]:
     """What a round trip costs in each kind of transaction, and large ones against the peer's. See `round_trips`."""
-    got = net.compare(("floor", "get"), *(("ours", case) for case in _TRANSACTIONS))
+    got = net.compare(("floor", "get"), *(("ours", case) for case in TRANSACTIONS))
     lines = [
         net.against(
             got,
@@ -87,7 +87,7 @@ def transactions(net: Network, trips: Mapping[str, int]) -> list[Line]:
             lower=True,
             divisor=trips.get(case, allowed),
         )
-        for case, (what, allowed) in _TRANSACTIONS.items()
+        for case, (what, allowed) in TRANSACTIONS.items()
     ]
     small = net.compare(("ours", "1pc"), ("tikv-client", "small"))
     large = net.compare(("ours", "large"), ("tikv-client", "large"), probe=5)
@@ -107,16 +107,16 @@ def transactions(net: Network, trips: Mapping[str, int]) -> list[Line]:
     ]
 
 
-def round_trips() -> tuple[list[Line], dict[str, int]]:
-    """Round trips of each kind of transaction, as lines and by case."""
+def round_trips(*, delay_ms: int = 25, counted: int = 4) -> tuple[list[Line], dict[str, int]]:
+    """Round trips of each kind of transaction, as lines and by case: `counted` of each, answers `delay_ms` late."""
     lines, trips = [], {}
     try:
         with (
-            harness.neutral_server(regions=_REGIONS, txn=True, delay_ms=_DELAY_MS) as server,
+            harness.neutral_server(regions=_REGIONS, txn=True, delay_ms=delay_ms) as server,
             contextlib.closing(_OURS.start(server.url, harness.ALL_CORES)) as worker,
         ):
-            for case, (what, allowed) in _TRANSACTIONS.items():
-                trips[case], requests = _count(server, worker, case)
+            for case, (what, allowed) in TRANSACTIONS.items():
+                trips[case], requests = _count(server, worker, case, delay_ms / 1000, counted)
                 name = f"round trips of a transaction, {what}"
                 lines.append(Line(name, "trips", trips[case], allowed, detail=requests, load=harness.load()))
     except Unavailable as error:
@@ -124,21 +124,16 @@ def round_trips() -> tuple[list[Line], dict[str, int]]:
     return lines, trips
 
 
-def _count(server: harness.Server, worker: Worker, case: str) -> tuple[int, str]:
+def _count(server: harness.Server, worker: Worker, case: str, delay_s: float, counted: int) -> tuple[int, str]:
     worker.run(case, 1)  # regions and connections are known from here on
-    _let_background_work_end()
+    time.sleep(_BACKGROUND_TRIPS * delay_s)
     server.requests()
-    answer = worker.run(case, _COUNTED)
-    _let_background_work_end()
+    answer = worker.run(case, counted)
+    time.sleep(_BACKGROUND_TRIPS * delay_s)
     requests = server.requests()
     requests.pop("BatchCommands", None)
-    counted = ", ".join(f"{name} {number / _COUNTED:g}" for name, number in sorted(requests.items()))
-    return round(answer["seconds"] / _COUNTED / (_DELAY_MS / 1000)), f"requests: {counted}"
-
-
-def _let_background_work_end() -> None:
-    """A transaction's secondaries are committed after the answer, in one round trip."""
-    time.sleep(6 * _DELAY_MS / 1000)
+    each = ", ".join(f"{name} {number / counted:g}" for name, number in sorted(requests.items()))
+    return round(answer["seconds"] / counted / delay_s), f"requests: {each}"
 
 
 def begins(net: Network) -> list[Line]:
