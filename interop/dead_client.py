@@ -17,6 +17,7 @@ from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.caller import CallerRuntime
 
 _PATIENCE_S = 60.0
+_PAUSE_S = 0.01
 _BATCH = 1_000
 
 
@@ -107,6 +108,11 @@ class DeadClient:
         return ((region, part[i : i + _BATCH]) for region, part in groups for i in range(0, len(part), _BATCH))
 
     async def _send(self, rpc: Rpc, region: Any, request: Any) -> None:
-        response = await self._backend.send(rpc, region, request, self._call())
-        if response.errors:
-            raise RuntimeError(f"{rpc.name}: {response.errors[0]}")
+        """Send, again and again while locks stand in the way: of a transaction just committed they go by themselves."""
+        call = self._call()
+        until = self._rt.now() + _PATIENCE_S
+        while (response := await self._backend.send(rpc, region, request, call)).errors:
+            is_locked = all(error.HasField("locked") for error in response.errors)
+            if not is_locked or self._rt.now() > until:
+                raise RuntimeError(f"{rpc.name}: {response.errors[0]}")
+            await self._rt.sleep(_PAUSE_S)
