@@ -66,16 +66,19 @@ class Parser:
 
     def varint(self) -> int:
         """Read a LEB128 number of at most 64 bits."""
+        data, at = self.data, self.at
         value = shift = 0
-        for _ in range(_VARINT_BYTES_MAX):
-            byte = self.byte()
+        for byte in data[at : at + _VARINT_BYTES_MAX]:
+            at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 if value >> 64:
                     break
+                self.at = at
                 return value
             shift += 7
-        raise Damage("a number in it has more than 64 bits")
+        too_long = shift == 7 * _VARINT_BYTES_MAX or value >> 64
+        raise Damage("a number in it has more than 64 bits" if too_long else "it ends too early")
 
     def compact_bytes(self) -> bytes:
         """Read a byte string."""
