@@ -10,6 +10,8 @@ time); the call sends it again until its own time is over. Before
 it does, locks whose owner shows no sign of life are resolved (one that was touched within `_ALIVE_MS` is left alone).
 `wait_s` 0: KeyLocked at once, unless the lock is a dead one. Time over: LockTimeout.
 
+*A key that is locked already* is not asked for again: its value is read as of its lock.
+
 *A failed call* leaves the transaction as it was: what the call had locked is released in the background, up to the
 for_update_ts in use, and the next call takes a higher one, which that release cannot reach. An error about the
 transaction itself (rolled back by others) is final.
@@ -39,7 +41,7 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import KV_PESSIMISTIC_LOCK
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.background import Background
-from pytikv.client.txn.buffer import LOCKED, LOCKED_ABSENT, LOCKED_EXISTS, LOCKED_SHARED, WriteBuffer
+from pytikv.client.txn.buffer import LOCKED, LOCKED_ABSENT, LOCKED_EXISTS, LOCKED_SHARED, Kind, WriteBuffer
 from pytikv.client.txn.cleanup import release_locks
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
@@ -48,6 +50,7 @@ from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import MANAGED_TTL_MS, batches
 from pytikv.client.txn.prewrite import locks_met
+from pytikv.client.txn.snapshot import SnapshotReader
 from pytikv.errors import (
     InvalidArgument,
     KeyExists,
@@ -122,6 +125,8 @@ class PessimisticLocks:
         self.for_update_ts = start_ts
         self.expected: dict[bytes, int] = {}
         """By user key, the for_update_ts of locks that were taken in spite of a newer version."""
+        self._locked_at: dict[bytes, int] = {}
+        """By user key, the timestamp at which its lock was granted: no version is newer while it is held."""
         self.beat: Beat | None = None
 
     # --- locking ------------------------------------------------------------------------------------------------------
@@ -133,6 +138,8 @@ class PessimisticLocks:
         """
         self._check(keys, wish)
         wanted = [key for key in keys if self._is_wanted(key, wish)]
+        if len(wanted) < len(keys) and wish.returns_values:
+            return await self._read_held(keys) | (await self.lock(wanted, wish, call) if wanted else {})
         if not wanted:
             return {}
         if wish.only_if_exists and self.primary is None and len(wanted) > 1:
@@ -157,10 +164,28 @@ class PessimisticLocks:
 
     def _is_wanted(self, key: bytes, wish: LockWish) -> bool:
         flags = self._buffer.flags(key)
-        if not flags & LOCKED or wish.returns_values:
+        if not flags & LOCKED:
             return True
         wants_existence = wish.checks_existence or wish.must_not_exist
         return wants_existence and not flags & (LOCKED_EXISTS | LOCKED_ABSENT)
+
+    async def _read_held(self, keys: Sequence[bytes]) -> dict[bytes, Found]:
+        """Read those of `keys` that are locked and were not written here, each as of its lock.
+
+        They are not locked again: a lock that was lost meanwhile would be granted anew, above what others wrote in
+        between, and this transaction, which knows the older value, would undo that. So the loss shows at the commit.
+        """
+        by_ts: dict[int, list[bytes]] = {}
+        for key in keys:
+            entry = self._buffer.get(key)
+            if self._buffer.flags(key) & LOCKED and (entry is None or entry.kind is Kind.NONE):
+                by_ts.setdefault(self._locked_at[key], []).append(key)
+        options = dataclasses.replace(self._options.read_options(), isolation="SI")
+        found: dict[bytes, Found] = {}
+        for ts, held in by_ts.items():
+            values = await SnapshotReader(self._backend, ts, options).batch_get(held)
+            found |= {key: Found(key in values, values.get(key, b"")) for key in held}
+        return found
 
     async def _lock_some(self, keys: Sequence[bytes], wish: LockWish, call: Call) -> dict[bytes, Found]:
         codec = self._backend.codec
@@ -296,6 +321,8 @@ class PessimisticLocks:
                 taking.found[key] = Found(not is_absent, value)
         for key in keys:
             taking.missing.pop(key, None)
+            user_key = self._backend.codec.decode_key(key)
+            self._locked_at[user_key] = max(request.for_update_ts, self.expected.get(user_key, 0))
 
     def _read_result(self, key: bytes, result: kvrpcpb.PessimisticLockKeyResult, taking: _Taking) -> None:
         conflict_ts = result.locked_with_conflict_ts
