@@ -59,6 +59,7 @@ class TxnRunOptions(Weather):
     causal_share: float = 0.1
     snapshot_share: float = 0.2
     cancel_share: float = 0.1
+    short_ttl_share: float = 0.1
     weights: tuple[int, int, int] = (4, 4, 3)
     gc: bool = True
 
@@ -75,6 +76,7 @@ class TxnRunOptions(Weather):
             "one_pc_share": rng.choice([0.0, 0.5, 1.0]),
             "causal_share": rng.choice([0.0, 0.0, 0.2]),
             "cancel_share": rng.choice([0.0, 0.1, 0.3]),
+            "short_ttl_share": rng.choice([0.0, 0.1, 0.5]),
             "weights": rng.choice([(4, 4, 3), (1, 0, 0), (0, 1, 0), (0, 0, 1)]),
         }
         return cls(**(drawn | fixed))
@@ -190,6 +192,7 @@ class _TxnRun(SimulatedRun):
             causal_share=options.causal_share,
             snapshot_share=options.snapshot_share,
             cancel_share=options.cancel_share,
+            short_ttl_share=options.short_ttl_share,
         )
         self._with_gc = options.gc
 
@@ -226,7 +229,7 @@ class _TxnRun(SimulatedRun):
     async def finish(self, here: SimRuntime) -> None:
         """Read everything; the locks of the dead must not block longer than they live. Then look at the store."""
         for work in (TxnProcess.lock_all, TxnProcess.read_all):
-            client = await self._connect(here)
+            client = (await self._connect(here)).with_options(timeout=_LOCK_LIVES_S)
             # Locks live by PD's time. It leads the clock after restarts (each goes on at the bound that was saved) and
             # turned clocks; until the clock is there as well, it stands.
             lead_s = (await client.current_timestamp()).physical_ms / 1000 - self.server.rt.time()

@@ -56,6 +56,7 @@ class TxnWorkload:
     pipelined_share: float = 0.05
     snapshot_share: float = 0.2
     cancel_share: float = 0.1
+    short_ttl_share: float = 0.1
     elements: itertools.count[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
     def lists(self) -> list[bytes]:
@@ -257,6 +258,8 @@ class TxnProcess:
             "causal": rng.random() < workload.causal_share,
             "pessimistic": rng.random() < workload.pessimistic_share,
         }
+        if rng.random() < workload.short_ttl_share:  # others may end it while it runs
+            options["lock_ttl_ms"] = rng.choice([1, 50, 500])
         if options["pessimistic"]:
             options["fair_locking"] = rng.random() < 0.3
         elif rng.random() < workload.pipelined_share:
