@@ -21,7 +21,8 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import ReadOptions
-from pytikv.client.txn.snapshot import AsyncSnapshot, SnapshotReader
+from pytikv.client.txn.snapshot import AsyncSnapshot
+from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.codec import api
 from pytikv.config import ClientConfig
 from pytikv.errors import InvalidArgument, TikvError

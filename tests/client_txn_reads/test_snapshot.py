@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import pytikv
-from pytikv.client.txn import snapshot as snapshot_module
+from pytikv.client.pages import drain
+from pytikv.client.txn import snapshot_reader
 from pytikv.client.txn.background import Background
 from pytikv.errors import (
     ConnectionFailed,
@@ -37,7 +38,7 @@ def fill(store: Any, low: int, high: int) -> dict[bytes, bytes]:
 
 
 async def scan_all(reader: Any, start: bytes | None = None, end: bytes | None = None, **options: Any) -> list[Any]:
-    return await reader.scan(start, end, **options).drain()
+    return await drain(reader.scan(start, end, **options))
 
 
 # --- plain reads ------------------------------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ def test_pages_of_large_values_do_not_grow(world: Any, store: Any) -> None:
 
 
 def test_batches_are_cut_and_sent_at_once(world: Any, store: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(snapshot_module, "KEYS_PER_REQUEST", 30)
+    monkeypatch.setattr(snapshot_reader, "KEYS_PER_REQUEST", 30)
 
     async def body() -> None:
         pairs = fill(store, 0, 200)
@@ -282,7 +283,7 @@ def test_a_page_with_locks_is_handed_out_up_to_the_first(world: Any, store: Any)
         scan = store.reader().scan(b"k", b"l")
         assert [len(await scan.next_page()), len(await scan.next_page()), await scan.next_page()] == [30, 70, []]
         backwards = store.reader().scan(b"k", b"l", reverse=True)
-        assert await backwards.drain() == list(pairs.items())[::-1]
+        assert await drain(backwards) == list(pairs.items())[::-1]
         assert store.names().count("KvCheckTxnStatus") == 2, "once for each reader"
 
     world.run(body())
@@ -406,7 +407,7 @@ def test_values_are_read_once(world: Any, store: Any) -> None:
 
 
 def test_what_is_kept_has_a_bound(world: Any, store: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(snapshot_module, "CACHE_BYTES", 1000)
+    monkeypatch.setattr(snapshot_reader, "CACHE_BYTES", 1000)
 
     async def body() -> None:
         pairs = fill(store, 0, 50)

@@ -7,8 +7,9 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytikv.client.pages import Pair
 from pytikv.client.txn.buffer import LOCKED, WriteBuffer
-from pytikv.client.txn.union import Pair, UnionScan
+from pytikv.client.txn.union import UnionScan
 
 KEYS = st.binary(max_size=2)
 

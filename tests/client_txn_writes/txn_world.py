@@ -15,7 +15,7 @@ from pytikv.client.deadline import effective
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
 from pytikv.client.txn.options import ReadOptions, TxnOptions
-from pytikv.client.txn.snapshot import SnapshotReader
+from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.codec import api, memcomparable
 from pytikv.config import ClientConfig

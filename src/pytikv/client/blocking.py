@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from pytikv.client.arguments import check_bytes, prefix_end
-from pytikv.client.blocking_base import BlockingBase
+from pytikv.client.blocking_base import BlockingBase, iterate
+from pytikv.client.pages import Pair
 from pytikv.client.raw import AsyncRawClient, PairsArgument
-from pytikv.client.raw_backend import Pair
-from pytikv.client.raw_scan import RawScan
-from pytikv.rt.caller import CallerRuntime
 from pytikv.types import Checksum, CompareAndSwap, Keep, KeyRange
 
 __all__ = ["RawClient"]
@@ -135,14 +133,14 @@ class RawClient(BlockingBase[AsyncRawClient]):
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[Pair]:
         """Iterate over the pairs of `[start, end)` in key order, or from its end down with `reverse`.
 
         Lazy: pages of `batch_size` (1 to 10240) pairs are fetched as the iteration reaches them, each within the
         `timeout`. Not a snapshot: writes behind the present page are not seen. `limit` bounds the number of pairs
         (None: all); with `keys_only` every value is `b""`.
         """
-        return _iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
 
     def scan_prefix(
         self,
@@ -152,11 +150,11 @@ class RawClient(BlockingBase[AsyncRawClient]):
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[Pair]:
         """Iterate over the pairs whose keys begin with `prefix`; otherwise as `scan`."""
         check_bytes("prefix", prefix)
         end = prefix_end(prefix)
-        return _iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
 
     def batch_scan(
         self,
@@ -165,7 +163,7 @@ class RawClient(BlockingBase[AsyncRawClient]):
         each_limit: int,
         reverse: bool = False,
         keys_only: bool = False,
-    ) -> list[list[tuple[bytes, bytes]]]:
+    ) -> list[list[Pair]]:
         """Scan several ranges at once; returns, for each in turn, up to `each_limit` pairs. Ranges may overlap."""
         return self._rt.run(self._core.batch_scan(ranges, each_limit=each_limit, reverse=reverse, keys_only=keys_only))
 
@@ -193,8 +191,3 @@ class RawClient(BlockingBase[AsyncRawClient]):
         answer is UNDETERMINED, since a plugin may write.
         """
         return self._rt.run(self._core.coprocessor(name, version, ranges, data))
-
-
-def _iterate(rt: CallerRuntime, scan: RawScan) -> Iterator[Pair]:
-    while page := rt.run(scan.next_page()):
-        yield from page

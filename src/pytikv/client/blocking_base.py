@@ -7,19 +7,26 @@ Signatures and docstrings are the twin's; tests hold the classes together.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pytikv.client.base import AsyncBase
+from pytikv.client.pages import Pages, Pair
 from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
 from pytikv.rt.caller import CallerRuntime
 
-__all__ = ["BlockingBase"]
+__all__ = ["BlockingBase", "iterate"]
 
 CoreT = TypeVar("CoreT", bound=AsyncBase[Any])
 _Self = TypeVar("_Self", bound="BlockingBase[Any]")
+
+
+def iterate(rt: CallerRuntime, pages: Pages) -> Iterator[Pair]:
+    """Iterate over the pairs of a scan, fetching each page in the calling thread when the one before is used up."""
+    while page := rt.run(pages.next_page()):
+        yield from page
 
 
 class BlockingBase(Generic[CoreT]):

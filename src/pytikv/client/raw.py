@@ -26,7 +26,8 @@ from pytikv.client.arguments import (
     prefix_end,
 )
 from pytikv.client.base import AsyncBase
-from pytikv.client.raw_backend import Pair, RawBackend, open_backend
+from pytikv.client.pages import Pair, drain, iterate
+from pytikv.client.raw_backend import RawBackend, open_backend
 from pytikv.client.raw_scan import RawScan
 from pytikv.errors import BatchError, InvalidArgument, TikvError, UnsupportedByServer, WrongType
 from pytikv.types import KEEP, Checksum, CompareAndSwap, Keep, KeyRange
@@ -216,14 +217,14 @@ class AsyncRawClient(AsyncBase[RawBackend]):
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> AsyncIterator[tuple[bytes, bytes]]:
+    ) -> AsyncIterator[Pair]:
         """Iterate over the pairs of `[start, end)` in key order, or from its end down with `reverse`.
 
         Lazy: pages of `batch_size` (1 to 10240) pairs are fetched as the iteration reaches them, each within the
         `timeout`. Not a snapshot: writes behind the present page are not seen. `limit` bounds the number of pairs
         (None: all); with `keys_only` every value is `b""`.
         """
-        return _iterate(self._scan(start, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._scan(start, end, limit, reverse, keys_only, batch_size))
 
     def scan_prefix(
         self,
@@ -233,10 +234,10 @@ class AsyncRawClient(AsyncBase[RawBackend]):
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> AsyncIterator[tuple[bytes, bytes]]:
+    ) -> AsyncIterator[Pair]:
         """Iterate over the pairs whose keys begin with `prefix`; otherwise as `scan`."""
         check_bytes("prefix", prefix)
-        return _iterate(self._scan(prefix, prefix_end(prefix), limit, reverse, keys_only, batch_size))
+        return iterate(self._scan(prefix, prefix_end(prefix), limit, reverse, keys_only, batch_size))
 
     def _scan(
         self, start: bytes | None, end: bytes | None, limit: int | None, reverse: bool, keys_only: bool, batch_size: int
@@ -252,14 +253,14 @@ class AsyncRawClient(AsyncBase[RawBackend]):
         each_limit: int,
         reverse: bool = False,
         keys_only: bool = False,
-    ) -> list[list[tuple[bytes, bytes]]]:
+    ) -> list[list[Pair]]:
         """Scan several ranges at once; returns, for each in turn, up to `each_limit` pairs. Ranges may overlap."""
         check_count("each_limit", each_limit, low=0)
         scans = [
             self._scan(start, end, each_limit, reverse, keys_only, min(max(each_limit, 1), 1024))
             for start, end in _ranges(ranges)
         ]
-        return await self._connection.rt.gather(*(scan.drain() for scan in scans)) if scans else []
+        return await self._connection.rt.gather(*map(drain, scans)) if scans else []
 
     async def delete_range(self, start: bytes | None, end: bytes | None) -> None:
         """Delete all keys of `[start, end)`. Not atomic as a whole; when it fails, part of it may have been done."""
@@ -295,12 +296,6 @@ class AsyncRawClient(AsyncBase[RawBackend]):
             raise WrongType("name and version of a coprocessor must be strings")
         spans = [KeyRange(*check_range(start, end)) for start, end in _ranges(ranges)]
         return await self._backend.coprocessor(name, version, spans, data)
-
-
-async def _iterate(scan: RawScan) -> AsyncIterator[Pair]:
-    while page := await scan.next_page():
-        for pair in page:
-            yield pair
 
 
 def _ranges(ranges: Iterable[tuple[bytes | None, bytes | None]]) -> list[tuple[bytes | None, bytes | None]]:

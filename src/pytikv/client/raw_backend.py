@@ -17,15 +17,15 @@ import importlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
+from pytikv.client.pages import Pair
 from pytikv.config import ClientConfig
 from pytikv.errors import ConfigError, TikvError
 from pytikv.rt.interface import Runtime
 from pytikv.types import Checksum, CompareAndSwap, KeyRange
 from pytikv.url import Target
 
-__all__ = ["Pair", "RawBackend", "RawPage", "Span", "Write", "check_config", "open_backend"]
+__all__ = ["RawBackend", "RawPage", "Span", "Write", "check_config", "open_backend"]
 
-Pair = tuple[bytes, bytes]
 Span = tuple[bytes, bytes]
 Write = tuple[bytes, bytes, int]
 """A key, its value and its TTL in seconds (0: no expiry)."""

@@ -17,7 +17,8 @@ from typing import Any, Final
 from pytikv.client import rpcs
 from pytikv.client.by_region import Batch, Batches, ItemT, Piece, over_range
 from pytikv.client.cluster import Cluster, connect_cluster
-from pytikv.client.raw_backend import Pair, RawPage, Span, Write, check_config
+from pytikv.client.pages import Pair
+from pytikv.client.raw_backend import RawPage, Span, Write, check_config
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
 from pytikv.client.remote_view import ABOVE_ALL, MAX_KEY_SIZE, REGION_ERROR, RemoteView, Way
 from pytikv.client.request_sender import Call, RegionStale

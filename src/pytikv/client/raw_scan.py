@@ -8,7 +8,8 @@ a key written or deleted behind the present page is not seen.
 from __future__ import annotations
 
 from pytikv.client.arguments import MAX_SCAN_PAGE, check_count, check_range
-from pytikv.client.raw_backend import Pair, RawBackend, Span
+from pytikv.client.pages import Pair
+from pytikv.client.raw_backend import RawBackend, Span
 
 __all__ = ["RawScan"]
 
@@ -51,10 +52,3 @@ class RawScan:
             if page.pairs:
                 return page.pairs
         return []
-
-    async def drain(self) -> list[Pair]:
-        """Return all that is left at once."""
-        found: list[Pair] = []
-        while page := await self.next_page():
-            found += page
-        return found

@@ -11,9 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pytikv.client.arguments import check_bytes, prefix_end
+from pytikv.client.blocking_base import iterate
+from pytikv.client.pages import Pair
 from pytikv.client.txn.admin.blocking import Administration
 from pytikv.client.txn.attempts import Attempts
 from pytikv.client.txn.client import AsyncTransactionClient
@@ -27,22 +29,8 @@ from pytikv.types import Timestamp, Versioned
 __all__ = ["Snapshot", "Transaction", "TransactionAttempts", "TransactionClient"]
 
 T = TypeVar("T")
-Pair = tuple[bytes, bytes]
 _Self = TypeVar("_Self", bound="TransactionClient")
 _Txn = TypeVar("_Txn", bound="Transaction")
-
-
-class _Pages(Protocol):
-    """A scan under way."""
-
-    async def next_page(self) -> list[Pair]:
-        """Return the next pairs; an empty list at the end."""
-        ...
-
-
-def _iterate(rt: CallerRuntime, scan: _Pages) -> Iterator[Pair]:
-    while page := rt.run(scan.next_page()):
-        yield from page
 
 
 class Transaction:
@@ -114,7 +102,7 @@ class Transaction:
         wrote before the first pair is asked for is in it, what it writes later is not. `limit` bounds the number of
         pairs (None: all); with `keys_only` every value is `b""`. Not for pipelined transactions that have flushed.
         """
-        return _iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
 
     def scan_prefix(
         self,
@@ -128,7 +116,7 @@ class Transaction:
         """Iterate over the pairs whose keys begin with `prefix`; otherwise as `scan`."""
         check_bytes("prefix", prefix)
         end = prefix_end(prefix)
-        return _iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -255,14 +243,14 @@ class Snapshot:
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[Pair]:
         """Iterate over the pairs of `[start, end)` in key order, or from its end down with `reverse`.
 
         Lazy: pages, at first of `batch_size` (1 to 10240) pairs and then of more, are fetched as the iteration reaches
         them, each within the `timeout`. `limit` bounds the number of pairs (None: all); with `keys_only` every value
         is `b""`.
         """
-        return _iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(start, end, limit, reverse, keys_only, batch_size))
 
     def scan_prefix(
         self,
@@ -272,11 +260,11 @@ class Snapshot:
         reverse: bool = False,
         keys_only: bool = False,
         batch_size: int = 256,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[Pair]:
         """Iterate over the pairs whose keys begin with `prefix`; otherwise as `scan`."""
         check_bytes("prefix", prefix)
         end = prefix_end(prefix)
-        return _iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._rt, self._core._scan(prefix, end, limit, reverse, keys_only, batch_size))
 
 
 class TransactionClient(Administration[AsyncTransactionClient]):

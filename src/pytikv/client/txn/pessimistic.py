@@ -50,7 +50,7 @@ from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import MANAGED_TTL_MS, batches
 from pytikv.client.txn.prewrite import locks_met
-from pytikv.client.txn.snapshot import SnapshotReader
+from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.errors import (
     InvalidArgument,
     KeyExists,

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from pytikv.client import rpcs
 from pytikv.client.arguments import MAX_SCAN_PAGE, check_count, check_range
+from pytikv.client.pages import Pair
 from pytikv.client.remote_view import ABOVE_ALL
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import RequestContext, TxnBackend, TxnPiece
@@ -28,9 +29,8 @@ from pytikv.errors import InvalidArgument
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
 
-__all__ = ["GROWTH", "PAGE_BYTES", "PageReader", "Pair", "SnapshotScan"]
+__all__ = ["GROWTH", "PAGE_BYTES", "PageReader", "SnapshotScan"]
 
-Pair = tuple[bytes, bytes]
 GROWTH: Final = 16
 PAGE_BYTES: Final = 1 << 20
 
@@ -97,13 +97,6 @@ class SnapshotScan:
             if page:
                 return page
         return []
-
-    async def drain(self) -> list[Pair]:
-        """Return all that is left at once."""
-        found: list[Pair] = []
-        while page := await self.next_page():
-            found += page
-        return found
 
     async def _begin(self) -> PageReader:
         source = self._source

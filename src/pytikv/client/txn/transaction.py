@@ -40,6 +40,7 @@ from pytikv.client.arguments import (
     prefix_end,
 )
 from pytikv.client.deadline import effective
+from pytikv.client.pages import Pair, iterate
 from pytikv.client.request_sender import Call
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.background import Background
@@ -65,8 +66,8 @@ from pytikv.client.txn.plan import (
     write_size,
 )
 from pytikv.client.txn.savepoint import Savepoint
-from pytikv.client.txn.snapshot import SnapshotReader
-from pytikv.client.txn.union import Pair, UnionScan
+from pytikv.client.txn.snapshot_reader import SnapshotReader
+from pytikv.client.txn.union import UnionScan
 from pytikv.errors import AssertionFailed, InvalidArgument, KeyExists, Outcome, TikvError, WrongType, format_key
 from pytikv.types import Timestamp
 
@@ -247,7 +248,7 @@ class AsyncTransaction:
         wrote before the first pair is asked for is in it, what it writes later is not. `limit` bounds the number of
         pairs (None: all); with `keys_only` every value is `b""`. Not for pipelined transactions that have flushed.
         """
-        return _iterate(self._scan(start, end, limit, reverse, keys_only, batch_size))
+        return iterate(self._scan(start, end, limit, reverse, keys_only, batch_size))
 
     def scan_prefix(
         self,
@@ -260,7 +261,7 @@ class AsyncTransaction:
     ) -> AsyncIterator[Pair]:
         """Iterate over the pairs whose keys begin with `prefix`; otherwise as `scan`."""
         check_bytes("prefix", prefix)
-        return _iterate(self._scan(prefix, prefix_end(prefix), limit, reverse, keys_only, batch_size))
+        return iterate(self._scan(prefix, prefix_end(prefix), limit, reverse, keys_only, batch_size))
 
     def _scan(
         self,
@@ -597,12 +598,6 @@ class _OwnScan:
             if self._scan is None:
                 self._scan = await self._txn._union(*self._arguments)
             return await self._scan.next_page()
-
-
-async def _iterate(scan: _OwnScan) -> AsyncIterator[Pair]:
-    while page := await scan.next_page():
-        for pair in page:
-            yield pair
 
 
 def _check_wait(wait: object) -> float | None:

@@ -13,23 +13,14 @@ writes while it iterates, also ahead of the present place, shows in the next sca
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
+from pytikv.client.pages import Pages, Pair
 from pytikv.client.txn.buffer import BufferView, Entry, Kind
 
-__all__ = ["PageSource", "Pair", "UnionScan"]
-
-Pair = tuple[bytes, bytes]
+__all__ = ["UnionScan"]
 
 _OWN_CHUNK: Final = 256
-
-
-class PageSource(Protocol):
-    """Pairs of a range, in order, page by page."""
-
-    async def next_page(self) -> list[Pair]:
-        """Return the next pairs; an empty list at the end."""
-        ...
 
 
 class UnionScan:
@@ -51,7 +42,7 @@ class UnionScan:
 
     def __init__(
         self,
-        theirs: PageSource,
+        theirs: Pages,
         own: BufferView | None,
         *,
         reverse: bool,
