@@ -7,9 +7,9 @@ has expired) and then acts on the locks as `lock_decisions` says:
 
 * **Committed or rolled back**: the locks are resolved, key by key for small transactions, by whole regions for those
   of `LITE_BELOW_KEYS` keys and more, all regions at once. `TOGETHER` small ones or more that were met together are
-  ended together, by one request a region, which is looked through once for all of them. Readers do not wait for any of
-  it: they pass the locks over or look behind them, and the work goes to the background (`txn.background`); what fails
-  there is left to whoever comes next.
+  ended together, by one request a region, which is looked through once for all of them (`joint_resolve`). Readers do
+  not wait for any of it: they pass the locks over or look behind them, and the work goes to the background
+  (`txn.background`); what fails there is left to whoever comes next.
 * **Async commit, expired**: the secondaries are asked, region by region, and settle it.
 * **Primary not there** (TxnNotFound): its prewrite may be under way. Asked again until the met lock's own time to live
   is over, and then rolled back for good.
@@ -37,6 +37,7 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import Rpc
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.background import Background
+from pytikv.client.txn.joint_resolve import JointResolve
 from pytikv.client.txn.key_batches import over_keys
 from pytikv.client.txn.key_errors import key_error
 from pytikv.client.txn.lock_decisions import (
@@ -91,6 +92,7 @@ class LockResolver:
         self._rt = backend.rt
         self._limit = backend.config.batch_concurrency
         self._flights = Flights(backend.rt)
+        self._joint = JointResolve(backend.rt, self._flights, self._send_resolve)
         self.statuses = TxnStatusCache()
         """Final statuses of transactions met so far."""
 
@@ -367,11 +369,7 @@ class LockResolver:
 
     async def _resolve_together(self, keys: dict[bytes, tuple[int, int]], call: Call) -> None:
         async def send(region: Any, part: Sequence[bytes], own: Call) -> None:
-            ended = dict(keys[key] for key in part)
-            infos = [kvrpcpb.TxnInfo(txn=start_ts, status=commit_ts) for start_ts, commit_ts in ended.items()]
-            request = kvrpcpb.ResolveLockRequest(txn_infos=infos)
-            what = ("resolve together", region, frozenset(ended))
-            await self._once(what, lambda: self._send_resolve(region, request, own), own)
+            await self._joint.resolve(region, dict(keys[key] for key in part), own)
 
         await over_keys(self._backend, list(keys), call, send, whole_regions=True)
 
