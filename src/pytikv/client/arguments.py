@@ -7,6 +7,7 @@ Values are never shown in a message.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import Any, Final
@@ -21,6 +22,7 @@ __all__ = [
     "check_keys",
     "check_pairs",
     "check_range",
+    "check_seconds",
     "check_ttl",
     "check_value",
     "prefix_end",
@@ -69,6 +71,16 @@ def check_count(name: str, value: object, *, low: int = 1, high: int | None = No
     return value
 
 
+def check_seconds(name: str, value: object, *, high: float = math.inf) -> float:
+    """Return a number of seconds, 0 or more. Raises WrongType, InvalidArgument out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongType(f"{name} must be a number of seconds, not {_kind(value)}")
+    if not 0 <= value <= high:
+        bound = "at least 0" if high == math.inf else f"between 0 and {high:g}"
+        raise InvalidArgument(f"{name} must be {bound} seconds, not {value}")
+    return float(value)
+
+
 def check_range(start: object, end: object) -> tuple[bytes, bytes]:
     """Return a range with None as `b""` (unbounded). A start above the end is an empty range, not an error."""
     if start is not None:
@@ -80,7 +92,7 @@ def check_range(start: object, end: object) -> tuple[bytes, bytes]:
 
 def check_keys(keys: object) -> list[bytes]:
     """Return the keys of a batch, each once, in the order given. Raises WrongType."""
-    if isinstance(keys, (bytes, bytearray, str)) or not isinstance(keys, Iterable):
+    if isinstance(keys, (bytes, bytearray, memoryview, str)) or not isinstance(keys, Iterable):
         raise WrongType(f"keys must be an iterable of bytes, not {_kind(keys)}")
     found = list(keys)
     if set(map(type, found)) - {bytes}:  # the plain case is one pass in C
@@ -97,7 +109,7 @@ def check_pairs(pairs: object, ttl: object) -> list[tuple[bytes, bytes, int]]:
     common = check_ttl(ttl)
     if isinstance(pairs, Mapping):
         entries: list[Any] = list(pairs.items())
-    elif isinstance(pairs, Iterable) and not isinstance(pairs, (bytes, bytearray, str)):
+    elif isinstance(pairs, Iterable) and not isinstance(pairs, (bytes, bytearray, memoryview, str)):
         entries = list(pairs)
     else:
         raise WrongType(f"pairs must be a mapping or an iterable of (key, value[, ttl]), not {_kind(pairs)}")

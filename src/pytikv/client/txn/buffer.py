@@ -77,6 +77,11 @@ class Entry(NamedTuple):
     value: bytes = b""
     flags: int = 0
 
+    @property
+    def found(self) -> bytes | None:
+        """What reading a written key finds: the value, or None where it was deleted."""
+        return self.value if self.kind is Kind.PUT else None
+
 
 _NOTHING: Final = Entry(Kind.NONE)
 
@@ -106,6 +111,11 @@ class WriteBuffer:
     def get(self, key: bytes) -> Entry | None:
         """Return the entry of `key`, None where the key was never touched."""
         return self._entries.get(key)
+
+    def written(self, key: bytes) -> Entry | None:
+        """Return the entry of `key`, None where nothing is done to it: reading it is the snapshot's matter."""
+        entry = self._entries.get(key)
+        return None if entry is None or entry.kind is Kind.NONE else entry
 
     def flags(self, key: bytes) -> int:
         """Return the flags of `key`."""

@@ -26,16 +26,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from pytikv.client.arguments import (
+    MAX_SCAN_PAGE,
     check_bytes,
     check_count,
     check_key,
     check_keys,
     check_range,
+    check_seconds,
     check_value,
     prefix_end,
 )
@@ -49,7 +52,6 @@ from pytikv.client.txn.buffer import (
     ASSERT_NOT_EXIST,
     LOCKED,
     MUST_NOT_EXIST,
-    Kind,
     WriteBuffer,
 )
 from pytikv.client.txn.committer import Committer
@@ -68,7 +70,7 @@ from pytikv.client.txn.plan import (
 from pytikv.client.txn.savepoint import Savepoint
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.client.txn.union import UnionScan
-from pytikv.errors import AssertionFailed, InvalidArgument, KeyExists, Outcome, TikvError, WrongType, format_key
+from pytikv.errors import AssertionFailed, ClientClosed, InvalidArgument, KeyExists, Outcome, TikvError, format_key
 from pytikv.types import Timestamp
 
 __all__ = ["AsyncTransaction"]
@@ -139,6 +141,8 @@ class AsyncTransaction:
             backend, options = self._backend, self._options
             given = options.start_ts
             self._begun_s = backend.rt.now()
+            if given is not None:
+                await backend.validate_read_ts(given, self._deadline())
             ts = Timestamp(given) if given is not None else await backend.timestamp(self._deadline())
             self._start_ts = ts
             if options.pessimistic:
@@ -202,9 +206,9 @@ class AsyncTransaction:
         """Return the value of `key` as this transaction sees it, None where there is none."""
         check_key(key)
         with self._life:
-            entry = self._buffer.get(key)
-            if entry is not None and entry.kind is not Kind.NONE:
-                return entry.value if entry.kind is Kind.PUT else None
+            entry = self._buffer.written(key)
+            if entry is not None:
+                return entry.found
             if self._pipeline is not None:
                 flushed = await self._read_flushed([key])
                 if key in flushed:
@@ -216,11 +220,8 @@ class AsyncTransaction:
         """Return the pairs whose keys are there, in the order asked; a key asked twice is answered once."""
         wanted = check_keys(keys)
         with self._life:
-            own: dict[bytes, bytes | None] = {}
-            for key in wanted:
-                entry = self._buffer.get(key)
-                if entry is not None and entry.kind is not Kind.NONE:
-                    own[key] = entry.value if entry.kind is Kind.PUT else None
+            written = self._buffer.written
+            own = {key: entry.found for key in wanted if (entry := written(key)) is not None}
             rest = [key for key in wanted if key not in own] if own else wanted
             if self._pipeline is not None and rest:
                 own |= await self._read_flushed(rest)
@@ -275,8 +276,9 @@ class AsyncTransaction:
         low, high = check_range(start, end)
         if limit is not None:
             check_count("limit", limit, low=0)
-        check_count("batch_size", batch_size, high=10_240)
-        return _OwnScan(self, low, high, limit, bool(reverse), bool(keys_only), batch_size)
+        check_count("batch_size", batch_size, high=MAX_SCAN_PAGE)
+        begin = partial(self._union, low, high, limit, bool(reverse), bool(keys_only), batch_size)
+        return _OwnScan(self._life, begin)
 
     async def _union(
         self, low: bytes, high: bytes, limit: int | None, reverse: bool, keys_only: bool, batch_size: int
@@ -323,10 +325,10 @@ class AsyncTransaction:
         check_key(key)
         check_value(value)
         with self._life:
-            entry = self._buffer.get(key)
-            if entry is not None and entry.kind is Kind.PUT:
+            entry = self._buffer.written(key)
+            if entry is not None and entry.found is not None:
                 raise self._exists(key)
-            is_deleted = entry is not None and entry.kind is Kind.DELETE
+            is_deleted = entry is not None
             if self._pipeline is not None and not is_deleted:
                 flushed = await self._read_flushed([key])
                 if flushed.get(key) is not None:
@@ -387,8 +389,7 @@ class AsyncTransaction:
         with self._life:
             if self._options.assertions == "off":
                 raise InvalidArgument("assertions are off: begin the transaction with assertions='fast' or 'strict'")
-            entry = self._buffer.get(key)
-            if entry is None or entry.kind is Kind.NONE:
+            if self._buffer.written(key) is None:
                 raise InvalidArgument(f"key {format_key(key)} was not written: assert after the write")
             self._buffer.mark(key, add=flag, drop=other)
 
@@ -403,7 +404,7 @@ class AsyncTransaction:
         Raises KeyLocked, LockTimeout (the transaction stays usable), Deadlock, TransactionAborted.
         """
         wanted = check_keys(keys)
-        wait_s = _check_wait(wait)
+        wait_s = None if wait is None else check_seconds("wait", wait)
         with self._life:
             await self._lock(wanted, LockWish(wait_s=wait_s, is_shared=bool(shared)))
 
@@ -422,7 +423,7 @@ class AsyncTransaction:
     ) -> dict[bytes, bytes]:
         """As `get_for_update` for many keys; returns the pairs whose keys are there, in the order asked."""
         wanted = check_keys(keys)
-        wait_s = _check_wait(wait)
+        wait_s = None if wait is None else check_seconds("wait", wait)
         with self._life:
             wish = LockWish(wait_s=wait_s, returns_values=True, only_if_exists=bool(only_if_exists))
             found = await self._lock(wanted, wish)
@@ -430,25 +431,25 @@ class AsyncTransaction:
             return await self.batch_get(wanted)
         result = {}
         for key in wanted:
-            entry = self._buffer.get(key)
-            if entry is not None and entry.kind is not Kind.NONE:
-                if entry.kind is Kind.PUT:
-                    result[key] = entry.value
-            elif key in found and found[key].exists:
-                result[key] = found[key].value
+            entry = self._buffer.written(key)
+            if entry is None:
+                if key in found and found[key].exists:
+                    result[key] = found[key].value
+            elif entry.found is not None:
+                result[key] = entry.found
         return result
 
     async def exists_for_update(self, key: bytes, *, wait: float | None = None) -> bool:
         """Lock a key and tell whether it exists, without its value being sent. Otherwise as `get_for_update`."""
         check_key(key)
-        wait_s = _check_wait(wait)
+        wait_s = None if wait is None else check_seconds("wait", wait)
         if self._locks is None:
             return await self.get_for_update(key, wait=wait) is not None
         with self._life:
             found = await self._lock([key], LockWish(wait_s=wait_s, checks_existence=True))
-            entry = self._buffer.get(key)
-            if entry is not None and entry.kind is not Kind.NONE:
-                return entry.kind is Kind.PUT
+            entry = self._buffer.written(key)
+            if entry is not None:
+                return entry.found is not None
             return found[key].exists if key in found else self._locks.exists(key)
 
     async def _lock(self, keys: Sequence[bytes], wish: LockWish) -> dict[bytes, Found]:
@@ -460,8 +461,8 @@ class AsyncTransaction:
             if not keys:
                 return {}
             now, timeout = self._backend.rt.now(), self._backend.config.timeout
-            # A wait that the caller asked for may be longer than a call usually is.
-            seconds = max(timeout, (wish.wait_s or 0.0) + self._backend.config.rpc_timeout)
+            # A wait that the caller asked for comes on top of what a call may take.
+            seconds = timeout + (wish.wait_s or 0.0)
             return await self._locks.lock(keys, wish, self._backend.call(effective(now, seconds)))
         if wish.is_shared or wish.only_if_exists:
             raise InvalidArgument("shared locks and only_if_exists need a pessimistic transaction")
@@ -498,18 +499,22 @@ class AsyncTransaction:
 
     async def _committer(self, call: Call) -> Committer | None:
         """Return what commits this transaction; None where there is nothing to commit."""
-        pipeline, locks, buffer = self._pipeline, self._locks, self._buffer
-        if pipeline is not None and pipeline.has_flushed:
-            try:
-                await pipeline.flush(call)
-                pipeline.check()
-            except BaseException:
-                await pipeline.roll_back()
-                raise
-            return pipeline.committer()
+        pipeline = self._pipeline
+        if pipeline is None or not pipeline.has_flushed:
+            return self._committer_of_buffer()
+        try:
+            await pipeline.flush(call)
+            pipeline.check()
+        except BaseException:
+            await pipeline.roll_back()
+            raise
+        return pipeline.committer()
+
+    def _committer_of_buffer(self) -> Committer | None:
+        locks = self._locks
         expected = locks.expected if locks is not None else None
         mutations = plan_mutations(
-            buffer.items(), self._backend.codec.encode_key, is_pessimistic=locks is not None, expected=expected
+            self._buffer.items(), self._backend.codec.encode_key, is_pessimistic=locks is not None, expected=expected
         )
         if not mutations:
             return None
@@ -544,7 +549,8 @@ class AsyncTransaction:
         return AssertionFailed(text, key=key, start_ts=self.start_ts)
 
     async def rollback(self) -> None:
-        """Give up the writes and release the locks. Harmless when the transaction has ended or never begun."""
+        """Give up the writes and release the locks. Harmless when the transaction has ended or never begun, or its
+        client was closed (its locks then expire)."""
         if self._life.state in (State.NEW, State.OPEN):
             await self._abandon(waits=True)
 
@@ -557,8 +563,15 @@ class AsyncTransaction:
                 await self._pipeline.roll_back()
             if self._locks is not None:
                 await self._release(self._locks, waits=waits)
+        except ClientClosed:
+            logger.info("the client was closed: locks of transaction %s are left to expire", self._start_ts)
         finally:
             self._life.leave()
+
+    def _let_go(self) -> None:
+        """End, where the client is closed and nothing can be sent any more."""
+        if self._life.state in (State.NEW, State.OPEN):
+            self._end(State.ROLLED_BACK)
 
     async def _release(self, locks: PessimisticLocks, *, waits: bool) -> None:
         if not waits:
@@ -585,26 +598,16 @@ class AsyncTransaction:
 class _OwnScan:
     """A scan under way: each page is an operation of the transaction, for its turn and state."""
 
-    __slots__ = ("_arguments", "_scan", "_txn")
+    __slots__ = ("_begin", "_life", "_scan")
 
-    def __init__(self, txn: AsyncTransaction, *arguments: Any) -> None:
-        self._txn = txn
-        self._arguments = arguments
+    def __init__(self, life: Lifecycle, begin: Callable[[], Awaitable[UnionScan]]) -> None:
+        self._life = life
+        self._begin = begin
         self._scan: UnionScan | None = None
 
     async def next_page(self) -> list[Pair]:
         """Return the next pairs; an empty list at the end."""
-        with self._txn._life:
+        with self._life:
             if self._scan is None:
-                self._scan = await self._txn._union(*self._arguments)
+                self._scan = await self._begin()
             return await self._scan.next_page()
-
-
-def _check_wait(wait: object) -> float | None:
-    if wait is None:
-        return None
-    if isinstance(wait, bool) or not isinstance(wait, int | float):
-        raise WrongType(f"wait must be a number of seconds or None, not {type(wait).__name__}")
-    if not wait >= 0:
-        raise InvalidArgument(f"wait must be at least 0 seconds, not {wait}")
-    return float(wait)

@@ -21,12 +21,13 @@ import dataclasses
 import logging
 from typing import Final
 
+from pytikv.client.arguments import check_seconds
 from pytikv.client.deadline import forget_deadline
 from pytikv.client.txn.admin.locks import resolve_locks
 from pytikv.client.txn.admin.range_task import CONCURRENCY, OnProgress
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.visibility import Visibility
-from pytikv.errors import InvalidArgument, TikvError, WrongType
+from pytikv.errors import TikvError
 from pytikv.rt.interface import Task
 from pytikv.types import Timestamp
 
@@ -53,20 +54,11 @@ class GcReport:
     """Locks that were settled."""
 
 
-def check_life_time(life_time: float) -> float:
-    """Return the life time in seconds. Raises WrongType, InvalidArgument."""
-    if isinstance(life_time, bool) or not isinstance(life_time, int | float):
-        raise WrongType(f"life_time must be a number of seconds, not {type(life_time).__name__}")
-    if not 0 <= life_time <= _MAX_LIFE_S:
-        raise InvalidArgument(f"life_time must be between 0 and {_MAX_LIFE_S:g} seconds, not {life_time}")
-    return life_time
-
-
 async def collect_garbage(
     backend: TxnBackend, life_time: float, *, concurrency: int = CONCURRENCY, on_progress: OnProgress | None = None
 ) -> GcReport:
     """Run one garbage collection of the keyspace."""
-    life_ms = int(check_life_time(life_time) * 1000)
+    life_ms = int(check_seconds("life_time", life_time, high=_MAX_LIFE_S) * 1000)
 
     def deadline() -> float:  # each step has the time of a call
         return backend.call().backoffer.deadline
@@ -93,7 +85,7 @@ class BackgroundGc:
     def __init__(self, backend: TxnBackend, interval_s: float, life_time_s: float) -> None:
         self._backend = backend
         self._interval_s = interval_s
-        self._life_time_s = check_life_time(life_time_s)
+        self._life_time_s = check_seconds("life_time", life_time_s, high=_MAX_LIFE_S)
         self._task: Task[None] | None = None
         self.last: GcReport | None = None
         """What the last one that succeeded did."""
