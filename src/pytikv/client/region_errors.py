@@ -128,7 +128,9 @@ def _known(kind: str, rule: Rule, error: errorpb.Error) -> Verdict:
 def _text(kind: str, error: errorpb.Error) -> str:
     """Say what happened in few words. Messages of the store may quote keys, so only facts of known shape are kept."""
     if kind == "raft_entry_too_large":
-        return f"the write of {error.raft_entry_too_large.entry_size} bytes is larger than the store's Raft entry limit"
+        size_bytes = error.raft_entry_too_large.entry_size
+        limit = "raftstore.raft-entry-max-size (8 MiB unless set)"
+        return f"a write of {size_bytes} bytes is over the store's limit, {limit}"
     if kind == "store_not_match":
         found = error.store_not_match
         return f"store {found.actual_store_id} answered for store {found.request_store_id}"

@@ -9,7 +9,7 @@ and are written out, on the same rules (`attempts`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,10 +19,11 @@ from pytikv.client.pages import Pair
 from pytikv.client.txn.admin.blocking import Administration
 from pytikv.client.txn.attempts import Attempts
 from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.read_only import ReadOnly
 from pytikv.client.txn.savepoint import Savepoint
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
-from pytikv.errors import Outcome
+from pytikv.errors import ClientClosed, Outcome, WrongType
 from pytikv.rt.caller import CallerRuntime
 from pytikv.types import Timestamp, Versioned
 
@@ -54,7 +55,12 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._rt.run(self._core.__aexit__(kind, error, traceback))
+        try:
+            self._rt.run(self._core.__aexit__(kind, error, traceback))
+        except ClientClosed:
+            self._core._let_go()
+            if error is None:
+                raise
 
     @property
     def start_ts(self) -> Timestamp:
@@ -195,11 +201,15 @@ class Transaction:
         self._rt.run(self._core.commit())
 
     def rollback(self) -> None:
-        """Give up the writes and release the locks. Harmless when the transaction has ended or never begun."""
-        self._rt.run(self._core.rollback())
+        """Give up the writes and release the locks. Harmless when the transaction has ended or never begun, or its
+        client was closed (its locks then expire)."""
+        try:
+            self._rt.run(self._core.rollback())
+        except ClientClosed:
+            self._core._let_go()
 
 
-class Snapshot:
+class Snapshot(ReadOnly):
     """The data as it was at one timestamp; read only. Made by `TransactionClient.snapshot`.
 
     Any number of threads may read from one snapshot at once. Methods raise, beside what their docstrings say:
@@ -322,6 +332,8 @@ class TransactionClient(Administration[AsyncTransactionClient]):
         several times: it must do nothing else that cannot be repeated. A commit whose answer was lost is never tried
         again: CommitUndetermined. Options are the fields of `TxnOptions`.
         """
+        if not callable(fn):
+            raise WrongType(f"run needs a function, fn(txn, *args), not {type(fn).__name__}")
         rt = self._rt
         tries = Attempts(rt, attempts)
         while True:
@@ -330,7 +342,11 @@ class TransactionClient(Administration[AsyncTransactionClient]):
             try:
                 rt.run(core._begin())
                 with Transaction(core, rt) as txn:
-                    return fn(txn, *args)
+                    answer = fn(txn, *args)
+                    if isinstance(answer, Coroutine):
+                        answer.close()
+                        raise WrongType("run needs a plain function here; an async one is for AsyncTransactionClient")
+                    return answer
             except Exception as error:
                 if not tries.failed(error, core.outcome):
                     raise

@@ -129,6 +129,8 @@ class AsyncTransactionClient(AsyncAdministration):
         several times: it must do nothing else that cannot be repeated. A commit whose answer was lost is never tried
         again: CommitUndetermined. Options are the fields of `TxnOptions`.
         """
+        if not callable(fn):
+            raise WrongType(f"run needs an async function, fn(txn, *args), not {type(fn).__name__}")
         backend, wanted = self._backend, _options(pessimistic, options)
         tries = Attempts(backend.rt, attempts)
         while True:

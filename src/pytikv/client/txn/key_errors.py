@@ -12,7 +12,7 @@ Source: TiKV src/storage/errors.rs, extract_key_error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pytikv.client.store_errors import raw_error
@@ -20,18 +20,20 @@ from pytikv.codec.api import KeyCodec
 from pytikv.errors import (
     AssertionFailed,
     Deadlock,
+    InvalidArgument,
     KeyExists,
     KeyLocked,
     ServerError,
     TikvError,
     TransactionAborted,
+    TransactionTooLarge,
     WaitForEntry,
     WriteConflict,
     format_key,
 )
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
-__all__ = ["key_error", "user_key"]
+__all__ = ["key_error", "refused_entry", "user_key"]
 
 
 def user_key(key: bytes, codec: KeyCodec) -> bytes:
@@ -52,6 +54,27 @@ def key_error(error: kvrpcpb.KeyError, codec: KeyCodec, start_ts: int) -> TikvEr
     if error.abort:
         return raw_error(error.abort)
     return ServerError(f"the store refused a request of transaction {start_ts} and did not say why")
+
+
+def refused_entry(error: InvalidArgument, entries: Iterable[tuple[bytes, int]], codec: KeyCodec) -> TikvError:
+    """Say which entry a store refused for its size, where that is what it says; else return the error as it is.
+
+    `entries`: wire keys of the request, each with the bytes of key and value; the largest one is meant.
+    """
+    text = str(error)
+    if "raft-entry-max-size" in text or "raft entry is too large" in text:
+        key, size = max(entries, key=lambda entry: entry[1])
+        key = user_key(key, codec)
+        return TransactionTooLarge(
+            f"key {format_key(key)} and its value have {size} bytes, which no store takes at once: {text}", key=key
+        )
+    if "max-key-size" in text or "max key size" in text:
+        key = user_key(max((key for key, _ in entries), key=len), codec)
+        return InvalidArgument(
+            f"key {format_key(key)} ({len(key)} bytes) is too long for the store, whose limit storage.max-key-size "
+            "(8 KiB unless set) holds for the key as it is kept: nine bytes for every eight"
+        )
+    return error
 
 
 def _shown(text: str) -> str:

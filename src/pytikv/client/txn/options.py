@@ -15,14 +15,13 @@ internal/unionstore/pipelined_memdb.go; limits of size as TiDB sets them.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Final, Literal, cast
 
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, RequestContext
-from pytikv.config import Priority, ReplicaRead
+from pytikv.config import Priority, ReplicaRead, relatives
 from pytikv.errors import InvalidArgument, WrongType
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
@@ -257,8 +256,9 @@ class TxnOptions:
     """Whether writes are sent to the stores while the transaction goes on, so that its size is not bound by memory.
     Optimistic only; no savepoints, no locks, no `async_commit`, no `one_pc`."""
 
-    max_entry_bytes: int = field(default=6 << 20, metadata=_kind(_count(1, 1 << 31)))
-    """Most bytes of one key with its value; more is TransactionTooLarge at `put`. Stores refuse 8 MiB by default."""
+    max_entry_bytes: int = field(default=6 << 20, metadata=_kind(_count(1, 1 << 25)))
+    """Most bytes of one key with its value; more is TransactionTooLarge at `put`. Stores refuse 8 MiB by default
+    (TiKV's raftstore.raft-entry-max-size), which is TransactionTooLarge at the commit; no message holds over 32 MiB."""
 
     max_txn_bytes: int = field(default=100 << 20, metadata=_kind(_count(1, 1 << 40)))
     """Most bytes of keys and values of all writes that are held in memory; more is TransactionTooLarge at `put`. Does
@@ -380,9 +380,7 @@ def _make(kind: Any, owner: Any, /, **options: Any) -> Any:
     known = [option.name for option in dataclasses.fields(kind) if option.init]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
-            raise WrongType(f"unknown option {name!r} of {owner}{hint}")
+            raise WrongType(f"unknown option {name!r} of {owner}{relatives(name, known)}")
     return kind(**options)
 
 

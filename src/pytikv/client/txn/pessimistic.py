@@ -45,7 +45,7 @@ from pytikv.client.txn.buffer import LOCKED, LOCKED_ABSENT, LOCKED_EXISTS, LOCKE
 from pytikv.client.txn.cleanup import release_locks
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error
+from pytikv.client.txn.key_errors import key_error, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import MANAGED_TTL_MS, batches
@@ -269,12 +269,14 @@ class PessimisticLocks:
             sent_at = self._backend.rt.now()
             try:
                 response = await self._backend.send(KV_PESSIMISTIC_LOCK, region, request, call, self._context)
+                if not response.errors:
+                    self._read(request, response, taking)
+                    return
+                await self._on_errors(response.errors, taking, call, sent_at)
             except RegionStale:
                 break
-            if not response.errors:
-                self._read(request, response, taking)
-                return
-            await self._on_errors(response.errors, taking, call, sent_at)
+            except InvalidArgument as error:
+                raise refused_entry(error, [(key, len(key)) for key in batch], self._backend.codec) from error
         await self._take_keys(batch, taking, call)
 
     def _request(self, batch: Sequence[bytes], taking: _Taking) -> kvrpcpb.PessimisticLockRequest:

@@ -36,7 +36,7 @@ from pytikv.client.txn.cleanup import resolve_range
 from pytikv.client.txn.committer import Committer, Flushed
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error
+from pytikv.client.txn.key_errors import key_error, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import (
@@ -47,10 +47,11 @@ from pytikv.client.txn.plan import (
     choose_primary,
     is_committed,
     plan_mutations,
+    sizes,
     write_size,
 )
 from pytikv.client.txn.prewrite import locks_met
-from pytikv.errors import Outcome, TikvError, TransactionAborted, WriteConflict, format_key
+from pytikv.errors import InvalidArgument, Outcome, TikvError, TransactionAborted, WriteConflict, format_key
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["Pipeline"]
@@ -148,11 +149,13 @@ class Pipeline:
         while True:
             try:
                 response = await self._backend.send(KV_FLUSH, region, request, call, self._context)
+                if not response.errors:
+                    return
+                await self._on_errors(response.errors, call)
             except RegionStale:
                 break
-            if not response.errors:
-                return
-            await self._on_errors(response.errors, call)
+            except InvalidArgument as error:
+                raise refused_entry(error, sizes(batch), self._backend.codec) from error
         await self._flush_all(batch, call)
 
     def _request(self, batch: Sequence[Mutation]) -> kvrpcpb.FlushRequest:

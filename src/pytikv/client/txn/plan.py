@@ -65,6 +65,7 @@ __all__ = [
     "plan_mutations",
     "prewrite_request",
     "secondaries",
+    "sizes",
     "split_keys",
     "write_size",
 ]
@@ -181,6 +182,11 @@ def secondaries(mutations: Iterable[Mutation], primary: bytes) -> list[bytes]:
 def write_size(mutation: Mutation) -> int:
     """Return the bytes that a mutation counts in a prewrite."""
     return len(mutation.key) + len(mutation.value)
+
+
+def sizes(mutations: Iterable[Mutation]) -> list[tuple[bytes, int]]:
+    """Return each key with what it counts in a prewrite."""
+    return [(mutation.key, write_size(mutation)) for mutation in mutations]
 
 
 def batches(items: Sequence[T], size_of: Callable[[T], int], limit: int = BATCH_BYTES) -> list[Sequence[T]]:

@@ -28,10 +28,10 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import KV_PREWRITE
 from pytikv.client.txn.backend import RequestContext, TxnBackend
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error
+from pytikv.client.txn.key_errors import key_error, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
-from pytikv.client.txn.plan import UNKNOWN_TXN_SIZE, Mutation, Terms, batches, prewrite_request, write_size
-from pytikv.errors import Outcome, TikvError, WriteConflict, format_key
+from pytikv.client.txn.plan import UNKNOWN_TXN_SIZE, Mutation, Terms, batches, prewrite_request, sizes, write_size
+from pytikv.errors import InvalidArgument, Outcome, TikvError, WriteConflict, format_key
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["Prewrite", "locks_met"]
@@ -124,6 +124,8 @@ class Prewrite:
                 self.one_pc_in_doubt = True
         except TikvError as error:
             self._note_failure(error, call)
+            if isinstance(error, InvalidArgument):
+                raise refused_entry(error, sizes(batch), self._backend.codec) from error
             raise
         try:
             groups = await self._backend.group(batch, _key_of, call)

@@ -15,6 +15,7 @@ from pytikv.client.flights import Flights
 from pytikv.client.pages import Pair, iterate
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.options import ReadOptions
+from pytikv.client.txn.read_only import ReadOnly
 from pytikv.client.txn.scan import SnapshotScan
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.types import Timestamp, Versioned
@@ -22,7 +23,7 @@ from pytikv.types import Timestamp, Versioned
 __all__ = ["AsyncSnapshot"]
 
 
-class AsyncSnapshot:
+class AsyncSnapshot(ReadOnly):
     """The data as it was at one timestamp; read only. Made by `AsyncTransactionClient.snapshot`.
 
     Any number of tasks may read from one snapshot at once. Methods raise, beside what their docstrings say:

@@ -5,7 +5,8 @@ goes to each store and removes the files, at once and beneath the regions. Neith
 see: reads at any timestamp find nothing, or a part, and locks in the range are gone with it. Both are for data that
 nobody uses any more, and cannot be undone. When one fails, a part may have been done; do it again.
 
-In API v1 the whole of a store has no upper border to name, and the stores take no empty one: an end is asked for.
+In API v1 the whole of a store has no borders to name, and the stores take no empty one: an end is asked for, and by
+`unsafe_destroy_range` a start.
 
 Sources: client-go txnkv/rangetask/delete_range.go, tikv/gc.go.
 """
@@ -53,6 +54,8 @@ async def delete_range(backend: TxnBackend, start: bytes, end: bytes, *, on_prog
 async def unsafe_destroy_range(backend: TxnBackend, start: bytes, end: bytes) -> None:
     """Remove a range of user keys from the disks of all stores. Raises ServerError, which names those that failed."""
     low, high = _wire_range(backend, start, end)
+    if not low:
+        raise InvalidArgument("a range that is destroyed needs a start in API v1: give the smallest key that it holds")
     if low >= high:
         return
     request = kvrpcpb.UnsafeDestroyRangeRequest(start_key=low, end_key=high)
