@@ -17,14 +17,14 @@ import difflib
 import os
 import pathlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Any, Final, Literal
 
 from pytikv.errors import ConfigError
 from pytikv.rt.tls import TLS
 
-__all__ = ["TLS", "ClientConfig", "Priority", "ReplicaRead", "load_config"]
+__all__ = ["TLS", "ClientConfig", "Priority", "ReplicaRead", "load_config", "relatives"]
 
 ReplicaRead = Literal["leader", "follower", "mixed", "prefer_leader", "closest"]
 Priority = Literal["low", "normal", "high"]
@@ -330,9 +330,13 @@ def _join_tls(merged: dict[str, Any]) -> dict[str, Any]:
 def _refuse_unknown(names: Mapping[str, Any], place: str, known: frozenset[str]) -> None:
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
-            raise ConfigError(f"unknown option {name!r} in {place}{hint}")
+            raise ConfigError(f"unknown option {name!r} in {place}{relatives(name, known)}")
+
+
+def relatives(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about a name that is not known: which of the known ones may be meant."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
 
 
 def _from_environment(environment: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:

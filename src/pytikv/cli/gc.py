@@ -69,7 +69,7 @@ def _show(report: GcReport, *, as_json: bool) -> None:
             }
         )
         return
-    when = report.safe_point.datetime.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+    when = output.time_text(report.safe_point)
     output.line(
         f"safe point {report.safe_point} ({when} UTC), {report.resolved_locks:,} locks settled in "
         f"{report.regions:,} regions"

@@ -13,7 +13,7 @@ from pytikv.cli.session import transaction_client
 from pytikv.transfer.escape import escape, unescape
 
 if TYPE_CHECKING:
-    from pytikv import Consistency, MvccInfo, MvccLock, MvccVersion, Timestamp
+    from pytikv import Consistency, MvccInfo, MvccLock, MvccVersion
 
 __all__ = ["register"]
 
@@ -69,7 +69,7 @@ def _show(info: MvccInfo, *, raw: bool, as_json: bool, with_key: bool) -> None:
         return
     rows = [_lock_row(info.lock, raw)] if info.lock is not None else []
     rows += [_version_row(version, raw) for version in info.versions]
-    rows += [("value without a record", ts, "", _time(ts), "", "") for ts in info.orphans]
+    rows += [("value without a record", ts, "", output.time_text(ts), "", "") for ts in info.orphans]
     columns = ["what", "start_ts", "commit_ts", "time (UTC)", "value", "more"]
     output.table(columns, rows, title=escape(info.key) if with_key else "")
 
@@ -82,19 +82,16 @@ def _lock_row(lock: MvccLock, raw: bool) -> tuple[object, ...]:
         more.append(f"min_commit_ts {lock.min_commit_ts}")
     if lock.use_async_commit:
         more.append("async commit")
-    return f"LOCKED for {lock.kind}", lock.start_ts, "", _time(lock.start_ts), _value(lock.value, raw), ", ".join(more)
+    when, value = output.time_text(lock.start_ts), _value(lock.value, raw)
+    return f"LOCKED for {lock.kind}", lock.start_ts, "", when, value, ", ".join(more)
 
 
 def _version_row(version: MvccVersion, raw: bool) -> tuple[object, ...]:
     more = ["another transaction was rolled back here"] if version.has_overlapped_rollback else []
     if version.gc_fence is not None:
         more.append(f"gc_fence {version.gc_fence}")
-    value = _value(version.value, raw)
-    return version.kind, version.start_ts, version.commit_ts, _time(version.commit_ts), value, ", ".join(more)
-
-
-def _time(ts: Timestamp) -> str:
-    return ts.datetime.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+    when, value = output.time_text(version.commit_ts), _value(version.value, raw)
+    return version.kind, version.start_ts, version.commit_ts, when, value, ", ".join(more)
 
 
 def _value(value: bytes | None, raw: bool) -> str:

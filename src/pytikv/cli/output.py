@@ -15,6 +15,8 @@ from pytikv.transfer.escape import escape
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from pytikv import Timestamp
+
 __all__ = [
     "line",
     "note",
@@ -22,6 +24,7 @@ __all__ = [
     "print_json",
     "progress",
     "table",
+    "time_text",
     "value_text",
     "write_raw",
 ]
@@ -57,6 +60,11 @@ def pair_record(key: bytes, value: bytes | None) -> dict[str, Any]:
 def value_text(value: bytes, *, raw: bool) -> str:
     """Return a value as a line shows it."""
     return value.decode("utf-8", "backslashreplace") if raw else escape(value)
+
+
+def time_text(ts: Timestamp) -> str:
+    """Return the moment of a timestamp, in UTC, to the millisecond."""
+    return ts.datetime.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
 
 
 def table(
