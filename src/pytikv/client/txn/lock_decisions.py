@@ -145,6 +145,11 @@ class LockGroup:
         """Whether the locks are resolved by region and not by key."""
         return any(lock.txn_size >= LITE_BELOW_KEYS for lock in self.locks.values())
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the locks, when the transaction has ended, are resolved by key, or together with others."""
+        return not self.is_pessimistic and not self.is_large
+
     def by_for_update_ts(self) -> dict[int, list[bytes]]:
         """Return the keys by the for_update_ts up to which their pessimistic locks may be rolled back."""
         found: dict[int, list[bytes]] = {}

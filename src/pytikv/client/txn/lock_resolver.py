@@ -26,7 +26,7 @@ Source of the protocol: client-go txnkv/txnlock/lock_resolver.go.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
@@ -183,11 +183,12 @@ class LockResolver:
     ) -> list[TxnStatus]:
         statuses: dict[int, TxnStatus] = {}
         small: list[tuple[LockGroup, TxnStatus]] = []
+        now_ts: int | None = None
 
         async def one(place: int, own: Call) -> None:
             group = groups[place]
-            status = await self._status(group, start_ts, own)
-            if status.is_final and not group.is_pessimistic and not group.is_large:
+            status = await self._status(group, start_ts, own, now_ts=now_ts)
+            if status.is_final and group.is_small:
                 small.append((group, status))
             else:
                 status = await self._act(
@@ -195,7 +196,17 @@ class LockResolver:
                 )
             statuses[place] = status
 
-        await run_bounded(self._rt, [partial(one, place, call.fork()) for place in range(len(groups))], self._limit)
+        jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        for place, group in enumerate(groups):
+            known = self.statuses.get(group.start_ts)
+            if known is not None and group.is_small:
+                statuses[place] = known
+                small.append((group, known))
+            else:
+                jobs.append(partial(one, place, call.fork()))
+        if len(jobs) > 1:
+            now_ts = await self._now_ts(call)  # not each for itself
+        await run_bounded(self._rt, jobs, self._limit)
         await self._resolve_small(small, call, in_background=in_background)
         return [statuses[place] for place in range(len(groups))]
 
@@ -232,13 +243,25 @@ class LockResolver:
         return await self._backend.low_resolution_timestamp(_TIME_AGE_S, call.backoffer.deadline)
 
     async def _status(
-        self, group: LockGroup, start_ts: int, call: Call, *, force_sync_commit: bool = False
+        self,
+        group: LockGroup,
+        start_ts: int,
+        call: Call,
+        *,
+        now_ts: int | None = None,
+        force_sync_commit: bool = False,
     ) -> TxnStatus:
-        """Ask for the status until the primary is there, or the met lock's time is over."""
+        """Ask for the status until the primary is there, or the met lock's time is over.
+
+        `now_ts`: PD's time, where the caller has it; an older one only takes longer to see that a lock has expired.
+        """
         lock = group.first
         rollback_if_not_exist = False
         while True:
-            current_ts = await self._now_ts(call) if lock.lock_ttl else MAX_TIMESTAMP  # 0: the store decides now
+            current_ts = MAX_TIMESTAMP  # lock_ttl 0: the store decides now
+            if lock.lock_ttl:
+                current_ts = now_ts or await self._now_ts(call)
+                now_ts = None
             try:
                 return await self._check(
                     group,
