@@ -10,6 +10,7 @@ import pytikv
 import pytikv.client.deadline
 import pytikv.client.raw_remote
 from pytikv.codec import api
+from pytikv.wire.errors import RpcError, Status
 
 
 @pytest.fixture(params=["v1", "v2"])
@@ -87,6 +88,26 @@ def test_deadlines_reach_the_store(model) -> None:
     finally:
         pytikv.client.deadline._ambient.reset(token)
     assert model.calls[-1][2].context.max_execution_duration_ms == 250
+
+
+@pytest.mark.parametrize("name", ["get", "put", "delete", "batch_put"])
+def test_time_lost_on_the_fast_path_counts(model, name) -> None:
+    kv = model.client(timeout=2.0)
+    kv.get(b"k")
+    serve = model.serve
+
+    def never(address: str, name: str, data: bytes, deadline: float) -> bytes:
+        serve(address, name, data, deadline)
+        model.rt.clock = deadline
+        raise RpcError(Status.DEADLINE_EXCEEDED, "no answer within the deadline")
+
+    model.serve = never
+    arguments = {"get": (b"k",), "put": (b"k", b"v"), "delete": (b"k",), "batch_put": ({b"k": b"v", b"l": b"w"},)}
+    began = model.rt.now()
+    with pytest.raises(pytikv.TikvError) as caught:
+        getattr(kv, name)(*arguments[name])
+    assert isinstance(caught.value, pytikv.DeadlineExceeded | pytikv.BatchError)
+    assert model.rt.now() - began < 2.2
 
 
 def test_ttl_and_atomic_mode(model) -> None:

@@ -69,9 +69,9 @@ class RemoteRaw(RemoteView):
                 channel = await self._channel(way[1].store.address, deadline)
                 data = await channel.batch(13, way[2] + body, deadline)
             except (RpcError, ConnectionFailed) as error:
-                data = await self._go_on(rpcs.RAW_GET, key, body, way, error)
+                data = await self._go_on(rpcs.RAW_GET, key, body, way, error, now)
             if data and data[0] == REGION_ERROR:
-                data = await self._go_on(rpcs.RAW_GET, key, body, way, data)
+                data = await self._go_on(rpcs.RAW_GET, key, body, way, data, now)
         value = decode_get(data)
         if value is not UNUSUAL:
             return value
@@ -184,14 +184,14 @@ class RemoteRaw(RemoteView):
             channel = await self._channel(way[1].store.address, deadline)
             data = await channel.batch(batch.rpc.slot, way[2] + batch.encode(items), deadline)
         except (RpcError, ConnectionFailed) as error:
-            return await self._go_on_batch(batch, items, way, error)
+            return await self._go_on_batch(batch, items, way, error, now)
         if data and data[0] == REGION_ERROR:
-            return await self._go_on_batch(batch, items, way, data)
+            return await self._go_on_batch(batch, items, way, data, now)
         try:
             batch.take(data)
         except TikvError as error:
             run = self._batches(batch)
-            await run.refused(way[0], items, error, self._call())
+            await run.refused(way[0], items, error, self._call(now))
             return run.failed
         return {}
 
@@ -211,10 +211,10 @@ class RemoteRaw(RemoteView):
         return way if border <= low and (not end or high < end) else None
 
     async def _go_on_batch(
-        self, batch: Batch[ItemT], items: Sequence[ItemT], way: Way, met: Exception | bytes
+        self, batch: Batch[ItemT], items: Sequence[ItemT], way: Way, met: Exception | bytes, began: float
     ) -> dict[bytes, TikvError]:
         """As `_go_on`, for a batch."""
-        call, run = self._call(), self._batches(batch)
+        call, run = self._call(began), self._batches(batch)
         try:
             await self._digest(batch.rpc, way, met, call)
         except TikvError as error:

@@ -63,8 +63,8 @@ class RemoteView:
         """Let go of the cluster's connections."""
         self._cluster.abandon(forked=forked)
 
-    def _call(self) -> Call:
-        return self._sender.call(effective(self._now(), self._timeout_s))
+    def _call(self, began: float | None = None) -> Call:
+        return self._sender.call(effective(self._now() if began is None else began, self._timeout_s))
 
     def _way(self, wire_key: bytes, now: float, extra: bytes = b"") -> Way | None:
         """Return the region, the route to its leader and the context if the fast path is open for a key."""
@@ -94,16 +94,26 @@ class RemoteView:
             channel = await self._channel(way[1].store.address, deadline)
             data = await channel.batch(slot, way[2] + body, deadline)
         except (RpcError, ConnectionFailed) as error:
-            return await self._go_on(rpc, wire_key, body, way, error)
+            return await self._go_on(rpc, wire_key, body, way, error, now)
         if data and data[0] == REGION_ERROR:
-            return await self._go_on(rpc, wire_key, body, way, data)
+            return await self._go_on(rpc, wire_key, body, way, data, now)
         return data
 
     async def _go_on(
-        self, rpc: Rpc, wire_key: bytes, body: bytes, way: Way, met: Exception | bytes, extra: Extra = NO_EXTRA
+        self,
+        rpc: Rpc,
+        wire_key: bytes,
+        body: bytes,
+        way: Way,
+        met: Exception | bytes,
+        began: float,
+        extra: Extra = NO_EXTRA,
     ) -> bytes:
-        """Leave the fast path for the general loop, which is told what was met: a failure, or a region error."""
-        call = self._call()
+        """Leave the fast path for the general loop, which is told what was met: a failure, or a region error.
+
+        `began`: when the call did; its time goes on running.
+        """
+        call = self._call(began)
         await self._digest(rpc, way, met, call)
         return await self._send_key(rpc, wire_key, body, call, extra)
 

@@ -166,9 +166,9 @@ class RemoteTxn(RemoteView):
                 channel = await self._channel(way[1].store.address, deadline)
                 data = await channel.batch(1, way[2] + body, deadline)
             except (RpcError, ConnectionFailed) as error:
-                data = await self._go_on(rpcs.KV_GET, key, body, way, error, extra)
+                data = await self._go_on(rpcs.KV_GET, key, body, way, error, now, extra)
             if data and data[0] == REGION_ERROR:
-                data = await self._go_on(rpcs.KV_GET, key, body, way, data, extra)
+                data = await self._go_on(rpcs.KV_GET, key, body, way, data, now, extra)
         value = UNUSUAL if need_commit_ts else decode_get(data)
         return kvrpcpb.GetResponse.FromString(data) if value is UNUSUAL else value
 
