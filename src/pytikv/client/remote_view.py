@@ -31,7 +31,6 @@ ABOVE_ALL: Final = b"\xff" * (MAX_KEY_SIZE + 1)
 REGION_ERROR: Final = 0x0A
 """The first byte of an answer with a region error (field 1)."""
 Way = tuple[CachedRegion, Route, bytes]
-_FRESH_S: Final = 15.0  # as store_cache.RE_RESOLVE_S: after that the general loop has the address looked at again
 
 
 class RemoteView:
@@ -76,8 +75,7 @@ class RemoteView:
         if ambient is not None and ambient - now < self._rpc_timeout_s:
             return None
         route = region.leader
-        store = route.store
-        if store.failures or now - store.resolved_at >= _FRESH_S or not store.address:
+        if not route.store.is_sound(now):
             return None
         if extra:
             return region, route, self._contexts.kept(region.meta, route, extra)

@@ -113,6 +113,11 @@ class ReplicaSelector:
             self._of(choice.peer).attempts += 1
         return choice
 
+    def asked(self, peer: Peer) -> Choice:
+        """Count an attempt that was made before anything was chosen: `peer` was asked as the leader."""
+        self._of(peer).attempts += 1
+        return Choice(peer, True, False)
+
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def on_leader(self, leader: Peer) -> bool:

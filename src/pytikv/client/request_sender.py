@@ -2,6 +2,9 @@
 
     choose a replica -> channel -> send -> region error? -> verdict -> wait -> mend the caches -> again
 
+Nothing is chosen as long as nothing is amiss: what only the leader may serve goes there at once, if its store is in
+good standing, and the loop begins with what came of it.
+
 The sender decides nothing about replicas (`replica_selector`), region errors (`region_errors`), statuses (`rpc_errors`)
 or waits (`backoff`); it carries their decisions out and keeps account of what became of the write:
 
@@ -30,7 +33,7 @@ from typing import Final, Protocol
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
 from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, ReadAs, rpc_timeout_s
-from pytikv.client.region_cache import CachedRegion, RegionCache
+from pytikv.client.region_cache import CachedRegion, RegionCache, Route
 from pytikv.client.region_errors import Action, Verdict, classify
 from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
 from pytikv.client.rpc_errors import fatal_error, is_transient
@@ -50,6 +53,9 @@ _QUICK_STEPS: Final = 3
 _BUSY_AVOIDED_S: Final = 2.0
 _MISMATCH: Final = ("tls", "protocol")
 _REGION_ERROR: Final = 0x0A  # field 1, in every response
+
+Met = bytes | RpcError | ConnectionFailed
+"""What came of asking a replica: the answer's bytes, or why there are none."""
 
 
 class Channel(Protocol):
@@ -127,17 +133,26 @@ class RequestSender:
 
         Raises RegionStale, or the TikvError that ends the call.
         """
-        selector = self._selector(rpc, region, extra)
+        leader = region.leader
+        met: Met | None = None
+        # The ordinary case needs no choice: the leader is asked, and answers. What else it does is digested below.
+        is_ordinary = call.lost is None and leader.store.is_sound(self._rt.now()) and self._is_for_leader(rpc, extra)
         try:
+            if is_ordinary:
+                met = await self._exchange(rpc, region, leader, ReadAs.LEADER, body, call, extra)
+                if type(met) is bytes and (not met or met[0] != _REGION_ERROR):
+                    return met
+            selector = self._selector(rpc, region, extra)
             while True:
-                choice = selector.next()
+                choice = selector.next() if met is None else selector.asked(leader.peer)
                 if choice is None:
                     raise await self._relocation(region, call, "no replica is left to ask")
-                data = await self._try(rpc, region, choice, body, selector, call, extra)
+                data = await self._try(rpc, region, choice, body, selector, call, extra, met)
                 if data is not None:
                     if rpc.kind is Kind.TXN:
                         call.lost = None
                     return data
+                met = None
         except TikvError as error:
             call.settle(error)
             raise
@@ -175,53 +190,65 @@ class RequestSender:
         selector: ReplicaSelector,
         call: Call,
         extra: Extra,
+        met: Met | None,
     ) -> bytes | None:
-        """Ask one replica. None: not answered, what was learnt is noted and slept on."""
+        """Ask one replica, or digest what came of asking it. None: not answered; what was learnt is noted, slept on."""
         peer = choice.peer
-        route = region.route_to(peer.store_id)
-        store = await self._usable_store(choice, selector, call)
-        if route is None or store is None:
-            selector.on_refused(peer)
-            return None
+        if met is None:
+            route = region.route_to(peer.store_id)
+            store = await self._usable_store(choice, selector, call)
+            if route is None or store is None:
+                selector.on_refused(peer)
+                return None
+            met = await self._exchange(rpc, region, route, _read_as(choice), body, call, extra)
+        else:
+            store = self._stores.entry(peer.store_id)
+        if isinstance(met, ConnectionFailed):  # nothing was sent
+            await self._on_unreachable(store, met, selector, peer, call)
+        elif isinstance(met, RpcError):
+            if await self._on_rpc_error(rpc, met, store, call, quick=selector.attempts(peer) == 1):
+                self._pass_over(selector, peer)
+        else:
+            self._stores.mark_alive(store.id)
+            if not met or met[0] != _REGION_ERROR:
+                return met
+            await self._on_region_error(rpc, region, peer, met, selector, call)
+        return None
+
+    async def _exchange(
+        self, rpc: Rpc, region: CachedRegion, route: Route, read_as: ReadAs, body: bytes, call: Call, extra: Extra
+    ) -> Met:
+        """Send the request to one replica, once; returns what came of it."""
         now = self._rt.now()
         deadline = min(call.backoffer.deadline, now + self._rpc_timeout_s)
         if deadline <= now:
             raise call.backoffer.exhausted()
-        read_as = ReadAs.REPLICA if choice.is_replica_read else ReadAs.STALE if choice.is_stale_read else ReadAs.LEADER
         is_retry = call.lost is not None
         context = self._contexts.make(
             region.meta, route, deadline - now, read_as=read_as, is_retry=is_retry, extra=extra
         )
         try:
-            channel = await self._pool.channel(store.address, deadline)
-        except ConnectionFailed as error:  # nothing was sent
-            await self._on_unreachable(store, error, selector, peer, call)
-            return None
-        try:
+            channel = await self._pool.channel(route.store.address, deadline)
             if rpc.slot is not None:
-                data = await channel.batch(rpc.slot, context + body, deadline)
-            else:
-                data = await channel.unary(rpc.path, context + body, deadline=deadline)
-        except RpcError as error:
-            if await self._on_rpc_error(rpc, error, store, call, quick=selector.attempts(peer) == 1):
-                self._pass_over(selector, peer)
-            return None
-        self._stores.mark_alive(store.id)
-        if not data or data[0] != _REGION_ERROR:
-            return data
-        await self._on_region_error(rpc, region, peer, data, selector, call)
-        return None
+                return await channel.batch(rpc.slot, context + body, deadline)
+            return await channel.unary(rpc.path, context + body, deadline=deadline)
+        except (RpcError, ConnectionFailed) as error:
+            return error
+
+    def _is_for_leader(self, rpc: Rpc, extra: Extra) -> bool:
+        """Tell whether only the leader may serve a request."""
+        if rpc.kind is not Kind.READ or rpc.only_leader:
+            return True
+        return (extra.replica_read or self._config.replica_read) == "leader" and not extra.is_stale_read
 
     def _selector(self, rpc: Rpc, region: CachedRegion, extra: Extra = NO_EXTRA) -> ReplicaSelector:
         leader = region.leader.peer
-        if rpc.kind is not Kind.READ or rpc.only_leader:
+        if self._is_for_leader(rpc, extra):
             return ReplicaSelector(region.meta, leader, self._view)
         policy = extra.replica_read or self._config.replica_read
         is_stale_read = extra.is_stale_read
-        if is_stale_read and policy == "leader":
-            policy = "mixed"  # the option of the client; whoever asks for a stale read asks for any replica
         if policy == "leader":
-            return ReplicaSelector(region.meta, leader, self._view)
+            policy = "mixed"  # the option of the client; whoever asks for a stale read asks for any replica
         return ReplicaSelector(
             region.meta,
             leader,
@@ -386,6 +413,10 @@ class RequestSender:
         kind = verdict.rule.wait if verdict is not None else None
         await call.backoffer.backoff(kind or backoff.REGION_MISS, cause)
         return RegionStale()
+
+
+def _read_as(choice: Choice) -> ReadAs:
+    return ReadAs.REPLICA if choice.is_replica_read else ReadAs.STALE if choice.is_stale_read else ReadAs.LEADER
 
 
 def _region(meta: metapb.Region) -> Region:

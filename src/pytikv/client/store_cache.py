@@ -83,6 +83,10 @@ class CachedStore:
         """Tell whether another replica is to be preferred at `now`."""
         return now < self.avoid_until or now < self.slow_until or self.state == _TOMBSTONE
 
+    def is_sound(self, now: float) -> bool:
+        """Tell whether the store can be asked without more ado: its address is known and fresh, no call has failed."""
+        return not self.failures and now - self.resolved_at < RE_RESOLVE_S and self.address != ""
+
     def needs_probe(self, now: float) -> bool:
         """Tell whether the store was unreachable, and has not been heard of since its time of avoidance ended."""
         return self.failures > 0 and now >= self.avoid_until
