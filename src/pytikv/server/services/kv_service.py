@@ -15,20 +15,21 @@ from google.protobuf.message import DecodeError, Message
 
 from pytikv.codec import memcomparable
 from pytikv.errors import StorageError, TikvError
+from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.server.mvcc.errors import MvccError
 from pytikv.server.mvcc.read_rules import SNAPSHOT, ReadRules
 from pytikv.server.regions import RegionError
 from pytikv.server.services import hot
-from pytikv.server.services.errors import region_error_body, region_error_of_storage, too_large, undetermined
+from pytikv.server.services.errors import REFUSALS, not_durable_body, refusal_body, region_error_of
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.server.services.pending import PendingWrites
 from pytikv.server.services.raw import RawCommands, count
 from pytikv.server.services.requests import check_cluster, decode, encode
 from pytikv.server.services.txn import TxnCommands
 from pytikv.server.storage.api_version import ApiVersion, check_raw_keys, check_txn_keys
-from pytikv.server.storage.errors import RaftEntryTooLarge, StorageRefusal
+from pytikv.server.storage.errors import StorageRefusal
 from pytikv.server.storage.txn_storage import Done
 from pytikv.server.store import Store
 from pytikv.types import KeyRange
@@ -68,12 +69,12 @@ class KvService:
         return {
             "RawGet": self._raw_get,
             "RawPut": self._raw_put,
-            "RawBatchGet": serve(rpc.RawBatchGetRequest, rpc.RawBatchGetResponse, raw.batch_get, "pairs"),
+            "RawBatchGet": serve(rpc.RawBatchGetRequest, rpc.RawBatchGetResponse, raw.batch_get),
             "RawBatchPut": serve(rpc.RawBatchPutRequest, rpc.RawBatchPutResponse, raw.batch_put),
             "RawDelete": serve(rpc.RawDeleteRequest, rpc.RawDeleteResponse, raw.delete),
             "RawBatchDelete": serve(rpc.RawBatchDeleteRequest, rpc.RawBatchDeleteResponse, raw.batch_delete),
-            "RawScan": serve(rpc.RawScanRequest, rpc.RawScanResponse, raw.scan, "kvs"),
-            "RawBatchScan": serve(rpc.RawBatchScanRequest, rpc.RawBatchScanResponse, raw.batch_scan, "kvs"),
+            "RawScan": serve(rpc.RawScanRequest, rpc.RawScanResponse, raw.scan),
+            "RawBatchScan": serve(rpc.RawBatchScanRequest, rpc.RawBatchScanResponse, raw.batch_scan),
             "RawDeleteRange": serve(rpc.RawDeleteRangeRequest, rpc.RawDeleteRangeResponse, raw.delete_range),
             "RawGetKeyTTL": serve(rpc.RawGetKeyTTLRequest, rpc.RawGetKeyTTLResponse, raw.get_key_ttl),
             "RawCompareAndSwap": serve(rpc.RawCASRequest, rpc.RawCASResponse, raw.compare_and_swap),
@@ -128,7 +129,7 @@ class KvService:
 
     def not_durable(self, error: StorageError) -> bytes:
         """Return the answer for a write, or a read that met one, whose flush failed."""
-        return region_error_body(undetermined(error))
+        return not_durable_body(error)
 
     # --- the hot commands ---------------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class KvService:
 
     def _raw_get_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
         request = decode(kvrpcpb.RawGetRequest, data)
-        outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get, "")
+        outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get)
         self._remember(context, request.context)
         return self._pending.gate(request.key, outcome) if isinstance(outcome, bytes) else outcome
 
@@ -178,7 +179,7 @@ class KvService:
         except StorageRefusal:
             return self._raw_put_slowly(data)  # nothing was written: say it the long way
         except StorageError as error:
-            return self._storage_failed(kvrpcpb.RawPutResponse(), error)
+            return refusal_body(kvrpcpb.RawPutResponse(), error, region.id)
         count(region, len(key) + len(value))
         if not self._sync:
             return b""
@@ -187,7 +188,7 @@ class KvService:
 
     def _raw_put_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
         request = decode(kvrpcpb.RawPutRequest, data)
-        outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put, "")
+        outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put)
         self._remember(context, request.context)
         return outcome
 
@@ -235,34 +236,21 @@ class KvService:
 
     # --- the others ---------------------------------------------------------------------------------------------------
 
-    def _serving(
-        self, request_type: type[M], response_type: type[Message], run: Callable[[M, Any], int], pairs: str = ""
-    ) -> Handler:
-        """Return a handler. `pairs`: the field where one pair stands for an error, in answers without `error`."""
-
+    def _serving(self, request_type: type[M], response_type: type[Message], run: Callable[[M, Any], int]) -> Handler:
         def handle(data: bytes) -> Outcome:
             request = decode(request_type, data)
             if _is_long(request):
-                return Blocking(lambda: self._serve(request, response_type(), run, pairs))
-            return self._serve(request, response_type(), run, pairs)
+                return Blocking(lambda: self._serve(request, response_type(), run))
+            return self._serve(request, response_type(), run)
 
         return handle
 
-    def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int], pairs: str) -> bytes | Durable:
+    def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int]) -> bytes | Durable:
         check_cluster(self.store.cluster_id, request.context)
         try:
             ticket = run(request, response)
-        except RegionError as error:
-            response.region_error.CopyFrom(error.error)
-            return encode(response)
-        except RaftEntryTooLarge as error:
-            response.region_error.CopyFrom(too_large(error, request.context.region_id))
-            return encode(response)
-        except StorageRefusal as error:
-            _say(response, pairs, str(error), error.debug)
-            return encode(response)
-        except StorageError as error:
-            return self._storage_failed(response, error, pairs)
+        except REFUSALS as error:
+            return refusal_body(response, error, request.context.region_id)
         body = encode(response)
         if not self._sync:
             return body
@@ -282,14 +270,6 @@ class KvService:
         else:
             self._pending.note([None], ticket)
 
-    def _storage_failed(self, response: Any, error: StorageError, pairs: str = "") -> bytes:
-        answer = region_error_of_storage(error)
-        if answer is not None:
-            response.region_error.CopyFrom(answer)
-        else:
-            _say(response, pairs, str(error), f"Error(Other({str(error)!r}))")
-        return encode(response)
-
     def _split_region(self, data: bytes) -> Outcome:
         request = decode(kvrpcpb.SplitRegionRequest, data)
         check_cluster(self.store.cluster_id, request.context)
@@ -301,13 +281,9 @@ class KvService:
                 keys = list(request.split_keys or ([request.split_key] if request.split_key else []))
                 form = self._raw.region_key if request.is_raw_kv else memcomparable.encode
                 parts = self.store.split(region, [form(key) for key in keys])
-            except RegionError as error:
-                response.region_error.CopyFrom(error.error)
-            except StorageError as error:
-                answer = region_error_of_storage(error)
-                response.region_error.message = str(error)
-                if answer is not None:
-                    response.region_error.CopyFrom(answer)
+            except (RegionError, StorageError) as error:
+                answer = region_error_of(error, request.context.region_id)
+                response.region_error.CopyFrom(answer or errorpb.Error(message=str(error)))
             else:
                 response.regions.extend(parts)
                 if len(parts) == 2:
@@ -346,11 +322,3 @@ def _is_long(request: Any) -> bool:
     if isinstance(request, kvrpcpb.RawBatchScanRequest):
         return request.each_limit * len(request.ranges) > _LONG_SCAN
     return isinstance(request, kvrpcpb.RawChecksumRequest)
-
-
-def _say(response: Any, pairs: str, text: str, debug: str) -> None:
-    """Put an error text where the answer has a place for it."""
-    if pairs:
-        getattr(response, pairs).add().error.abort = debug
-    else:
-        response.error = text

@@ -4,9 +4,7 @@ In TiKV's order: the API version with the mode of the keys, the region, the keys
 read, whether its timestamp is safe in the region. A key outside is an error text, a range outside of the region an
 error (never clipped, but for the commands that go over a region's locks, which have no range of their own).
 
-Refusals of the request as such are put where the answer has a place for errors: `error`, `errors`, and for scans and
-batch reads a pair as well; a write over the limits, a timestamp far above PD's and what the disk does are region
-errors.
+Where errors of the request as such go: `services.errors`.
 
 Long ones (scans and batches of many keys, everything region-wide) run off the loop. A lock request that waits is an
 outcome of its own. KvGC, the lock observer and KvImport are not served, as in TiKV: UNIMPLEMENTED.
@@ -23,18 +21,16 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from pytikv.codec import memcomparable
-from pytikv.errors import StorageError
 from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.server.regions import RegionEntry, RegionError, check_key_in_region
-from pytikv.server.services.errors import region_error_of_storage, too_large
+from pytikv.server.services.errors import REFUSALS, refusal_body
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.server.services.pending import PendingWrites
 from pytikv.server.services.raw import count
 from pytikv.server.services.requests import check_cluster, decode, encode
 from pytikv.server.storage.api_version import check_txn_keys, check_txn_range
-from pytikv.server.storage.concurrency import InvalidMaxTsUpdate
-from pytikv.server.storage.errors import InvalidReqRange, KeyOutOfRegion, RaftEntryTooLarge, StorageRefusal
+from pytikv.server.storage.errors import InvalidReqRange, KeyOutOfRegion
 from pytikv.server.storage.txn_storage import Done, Waiting
 from pytikv.server.store import Store
 from pytikv.types import KeyRange
@@ -219,8 +215,8 @@ class TxnCommands:
         try:
             region = self._check(name, rpc, request)
             done = self._txn.execute(name, request, _EVERYTHING if region is None else region.bounds)
-        except (RegionError, InvalidMaxTsUpdate, RaftEntryTooLarge, StorageRefusal, StorageError) as error:
-            return self._refused(rpc.response(), error, request)
+        except REFUSALS as error:
+            return refusal_body(rpc.response(), error, request.context.region_id)
         if isinstance(done, Waiting):
             return Waits(done, lambda late: self._finish(rpc, request, region, late))
         return self._finish(rpc, request, region, done)
@@ -284,35 +280,3 @@ class TxnCommands:
             error.data_is_not_ready.peer_id = region.peer.id
             error.data_is_not_ready.safe_ts = safe_ts
             raise RegionError(error)
-
-    # --- refusals -----------------------------------------------------------------------------------------------------
-
-    def _refused(self, response: Any, error: Exception, request: Any) -> bytes:
-        region_error: errorpb.Error | None = None
-        if isinstance(error, RegionError):
-            region_error = error.error
-        elif isinstance(error, InvalidMaxTsUpdate):
-            region_error = errorpb.Error(message=str(error))
-        elif isinstance(error, RaftEntryTooLarge):
-            region_error = too_large(error, request.context.region_id)
-        elif isinstance(error, StorageError):
-            region_error = region_error_of_storage(error)
-        fields = response.DESCRIPTOR.fields_by_name
-        if region_error is not None and "region_error" in fields:
-            response.region_error.CopyFrom(region_error)
-        else:
-            _say(response, str(error), error.debug if isinstance(error, StorageRefusal) else str(error))
-        return encode(response)
-
-
-def _say(response: Any, text: str, debug: str) -> None:
-    """Put a refusal where the answer has a place for errors; BroadcastTxnStatus has none."""
-    fields = response.DESCRIPTOR.fields_by_name
-    if "errors" in fields:
-        response.errors.add(abort=debug)
-    elif "error" in fields and fields["error"].message_type is None:
-        response.error = text
-    elif "error" in fields:
-        response.error.abort = debug
-        if isinstance(response, kvrpcpb.ScanResponse | kvrpcpb.BatchGetResponse):
-            response.pairs.add(error=response.error)
