@@ -186,6 +186,31 @@ def test_a_range_without_a_start_is_not_destroyed_in_v1(db: pytikv.TransactionCl
         db.unsafe_destroy_range(None, b"z")
 
 
+# --- where transactions are not to be had -----------------------------------------------------------------------------
+
+
+def test_stores_for_raw_data_alone(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving("1ttl", {}) as server:
+        with pytest.raises(pytikv.ConfigError, match=r"v1ttl.*raw data alone.*API v2"):
+            pytikv.TransactionClient.connect(server.url)
+        with pytikv.RawClient.connect(server.url) as kv:
+            kv.put(b"k", b"v", ttl=60)
+
+        async def unknown(*_: object, **__: object) -> None:  # its status address may be out of reach
+            pass
+
+        monkeypatch.setattr("pytikv.client.store_config.StoreConfigs.check_version", unknown)
+        with pytikv.TransactionClient.connect(server.url) as db:
+            for work in (lambda: db.snapshot().get(b"k"), lambda: db.run(lambda txn: txn.put(b"k", b"v"))):
+                with pytest.raises(pytikv.ConfigError, match="raw data alone: transactions need another cluster"):
+                    work()
+
+
+def test_a_keyspace_that_nobody_made(serving: Any) -> None:
+    with serving("2", {}) as server, pytest.raises(pytikv.ConfigError, match=r"'nobodys'.*pytikv serve --keyspace"):
+        pytikv.TransactionClient.connect(server.url, api_version=2, keyspace="nobodys")
+
+
 # --- after the end of the client --------------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ async def connect_cluster(
         for meta in metas:
             stores.put(meta)
         version = config.api_version or 1
-        await configs.check_version(metas, version, deadline)
+        await configs.check_version(metas, version, deadline, is_raw=is_raw)
         codec = api.raw_v1() if is_raw else api.txn_v1()
         if version == 2:
             is_default = config.keyspace in (None, "DEFAULT")

@@ -357,7 +357,10 @@ class PdClient:
         answer = await self.call(path, request, keyspacepb.LoadKeyspaceResponse.FromString, deadline)
         error = header_error(answer.header)
         if error is not None:
-            raise ConfigError(f"keyspace {name!r} could not be loaded: {error.message or 'no such keyspace'}")
+            raise ConfigError(
+                f"keyspace {name!r} could not be loaded: {error.message or 'no such keyspace'}; "
+                "it is made in PD, or by `pytikv serve --keyspace NAME`"
+            )
         if answer.keyspace.state != keyspacepb.ENABLED:
             state = keyspacepb.KeyspaceState.Name(answer.keyspace.state)
             raise ConfigError(f"keyspace {name!r} is {state.lower()}")

@@ -72,8 +72,13 @@ class StoreConfigs:
         except ConfigError:
             return False
 
-    async def check_version(self, stores: Iterable[Store], api_version: int, deadline: float) -> None:
-        """Compare `api_version` with what the first store that can be asked says. Raises ConfigError on a mismatch."""
+    async def check_version(
+        self, stores: Iterable[Store], api_version: int, deadline: float, *, is_raw: bool = True
+    ) -> None:
+        """Compare `api_version` with what the first store that can be asked says.
+
+        Raises ConfigError on a mismatch, and for transactions on stores of v1ttl, which have none.
+        """
         until = min(deadline, self._rt.now() + _CONNECT_CHECK_S)
         store = next((one for one in stores if one.status_address and one.state == 0), None)
         if store is None:
@@ -87,6 +92,11 @@ class StoreConfigs:
             raise ConfigError(
                 f"the client was opened with api_version={api_version}, the stores have storage.api-version = "
                 f"{config.api_version}: pass api_version={config.api_version}"
+            )
+        if config.has_ttl and api_version == 1 and not is_raw:
+            raise ConfigError(
+                "the stores run with storage.enable-ttl in API v1 (v1ttl), for raw data alone: transactions need a "
+                "cluster without it, or one of API v2"
             )
 
     async def _of(self, store_id: int, deadline: float) -> StoreConfig:

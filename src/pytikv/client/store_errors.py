@@ -28,6 +28,11 @@ _RULES: tuple[tuple[str, type[TikvError], str], ...] = (
         "the store has no TTL (storage.enable-ttl is off): write without ttl, or switch it on when the store is made",
     ),
     ("api version in request does not match", ConfigError, "set api_version to that of the store"),
+    (
+        "storage_api_version: v1ttl, req_api_version: v1 }",
+        ConfigError,
+        "the store runs with storage.enable-ttl in API v1, for raw data alone: transactions need another cluster",
+    ),
     ("apiversionnotmatched", ConfigError, "set api_version to that of the store"),
     ("max key size exceeded", InvalidArgument, "the store's limit is storage.max-key-size"),
     ("invalid cf name", InvalidArgument, "cf is 'default', 'lock' or 'write'"),
