@@ -3,7 +3,8 @@
 A reader stands on a snapshot (or, in tests and tools, on an engine) and is used by one thread for one command. Keys are
 encoded keys. The records of one key lie newest first in ``write``; `seek_write` finds the newest at or below a
 timestamp by one seek, and when the next question is about an older record of the same key it walks a few records
-before it seeks again, since walking is cheaper.
+before it seeks again, since walking is cheaper. A cursor costs more to open than the first question about a key by the
+engine's `seeker`; who has one at hand gives it, and a cursor is opened only when a key has more to tell.
 
 Damage (bytes that no encoder wrote, a value that is missing) raises StorageError naming the key.
 
@@ -15,10 +16,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from pytikv.errors import StorageError, format_key
-from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, Cursor, Reader
+from pytikv.server.engine.interface import CF_DEFAULT, CF_LOCK, CF_WRITE, Cursor, Engine, Reader
 from pytikv.server.mvcc.keys import TS_BYTES, TS_MAX, data_key, wire_key
 from pytikv.server.mvcc.records import Lock, LockType, Write, WriteType, decode_lock, decode_write
 
@@ -26,6 +27,9 @@ __all__ = ["SEEK_BOUND", "CommitKind", "CommitRecord", "MvccReader", "Overlapped
 
 SEEK_BOUND: Final = 8
 """Records walked over before a seek is tried, and the number of versions from which a last change is jumped to."""
+
+First = Callable[[bytes], tuple[bytes, bytes] | None]
+"""See `Engine.seeker`."""
 
 
 class CommitKind(enum.Enum):
@@ -66,10 +70,13 @@ class CommitRecord:
 class MvccReader:
     """Reads through one snapshot. See the module's docstring."""
 
-    __slots__ = ("_at_key", "_at_ts", "_reader", "_write_cursor")
+    __slots__ = ("_asked", "_at_key", "_at_ts", "_first", "_reader", "_write_cursor")
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, first: First | None = None) -> None:
+        """`first`: the seeker of ``write`` of the engine that `reader` is; the keys asked for must stand still."""
         self._reader = reader
+        self._first = first
+        self._asked = b""
         self._write_cursor: Cursor | None = None
         # Where the write cursor stands after a seek that found a record; an empty key: nowhere.
         self._at_key = b""
@@ -117,10 +124,23 @@ class MvccReader:
 
     def seek_write(self, key: bytes, ts: int) -> tuple[int, Write] | None:
         """Return the newest record with commit_ts at or below `ts`, and its commit_ts."""
+        if self._first is not None and key != self._asked:
+            return self._first_write(self._first, key, ts)
         found = self._seek(key, ts)
         if found is None:
             return None
         return found, self.decode_write(key, found, self._cursor().value())
+
+    def _first_write(self, first: First, key: bytes, ts: int) -> tuple[int, Write] | None:
+        """Answer the first question about a key."""
+        self._asked = key
+        try:
+            found = first(data_key(key, ts))
+        except Exception as error:
+            raise cast("Engine", self._reader).error(error) from error
+        if found is None or (commit_ts := _commit_ts(found[0], key)) is None:
+            return None
+        return commit_ts, self.decode_write(key, commit_ts, found[1])
 
     def get_write(self, key: bytes, ts: int, gc_fence_limit: int | None = None) -> tuple[int, Write] | None:
         """Return the PUT that is visible at `ts` and its commit_ts; None when there is none, or a DELETE.
@@ -235,13 +255,13 @@ class MvccReader:
         return self._arrived(cursor, key)
 
     def _arrived(self, cursor: Cursor, key: bytes) -> int | None:
-        stored = cursor.key()
-        if len(stored) != len(key) + TS_BYTES or not stored.startswith(key):
+        commit_ts = _commit_ts(cursor.key(), key)
+        if commit_ts is None:
             self._at_key = b""
             return None
         self._at_key = key
-        self._at_ts = TS_MAX - int.from_bytes(stored[-TS_BYTES:], "big")
-        return self._at_ts
+        self._at_ts = commit_ts
+        return commit_ts
 
     def decode_write(self, key: bytes, commit_ts: int, data: bytes) -> Write:
         """Decode a write record of `key`. Raises StorageError naming the key."""
@@ -249,6 +269,13 @@ class MvccReader:
             return decode_write(data)
         except StorageError as error:
             raise StorageError(f"{error}, of key {_show(key)} at commit_ts {commit_ts}") from error
+
+
+def _commit_ts(stored: bytes, key: bytes) -> int | None:
+    """Return the commit_ts in a key of ``write``, None when it is another key's."""
+    if len(stored) != len(key) + TS_BYTES or not stored.startswith(key):
+        return None
+    return TS_MAX - int.from_bytes(stored[-TS_BYTES:], "big")
 
 
 def _show(key: bytes) -> str:

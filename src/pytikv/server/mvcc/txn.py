@@ -44,7 +44,7 @@ class OnePcLock(NamedTuple):
 class MvccTxn:
     """The changes of one command on behalf of the transaction `start_ts`."""
 
-    __slots__ = ("_pending", "batch", "locks_for_1pc", "memory_locks", "new_locks", "released", "start_ts")
+    __slots__ = ("_pending", "batch", "locks_for_1pc", "new_locks", "released", "start_ts")
 
     def __init__(self, start_ts: int) -> None:
         self.start_ts = start_ts
@@ -54,8 +54,6 @@ class MvccTxn:
         self.new_locks: list[tuple[bytes, Lock]] = []
         """Locks on keys that had none, for the deadlock edges of those who wait."""
         self.locks_for_1pc: list[OnePcLock] = []
-        self.memory_locks: list[tuple[bytes, Lock]] = []
-        """Locks that readers must meet before `batch` is written: of async commit and 1PC."""
 
     @property
     def write_size_bytes(self) -> int:
@@ -120,4 +118,3 @@ class MvccTxn:
         self.released.clear()
         self.new_locks.clear()
         self.locks_for_1pc.clear()
-        self.memory_locks.clear()

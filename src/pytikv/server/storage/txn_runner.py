@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeVar
 
-from pytikv.server.engine.interface import Engine
+from pytikv.server.engine.interface import CF_WRITE, Engine
 from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.txn import MvccTxn
@@ -49,6 +49,7 @@ class TxnRunner:
 
     def __init__(self, engine: Engine, concurrency: ConcurrencyManager, now_s: Callable[[], float]) -> None:
         self.engine = engine
+        self._first = engine.seeker(CF_WRITE)
         self.concurrency = concurrency
         self.now_s = now_s
         self.latches = Latches()
@@ -77,7 +78,7 @@ class TxnRunner:
         """As `run`, but return the effects instead of carrying them out."""
         with self.latches.hold(keys):
             txn = MvccTxn(start_ts)
-            work = Work(txn, MvccReader(self.engine), self.concurrency, self.statuses)
+            work = Work(txn, MvccReader(self.engine, self._first), self.concurrency, self.statuses)
             try:
                 result = body(work)
                 ticket = 0

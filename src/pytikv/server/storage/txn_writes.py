@@ -84,28 +84,30 @@ def keys_of(request: Any) -> list[bytes]:
     return [mutation.key for mutation in request.mutations]
 
 
-def _check_distinct(keys: list[bytes]) -> None:
-    if len(set(keys)) != len(keys):
-        raise InvalidCommandError("a key comes twice in one prewrite")
-
-
 # --- prewrite and flush -----------------------------------------------------------------------------------------------
 
 
-def _mutation(key: bytes, mutation: kvrpcpb.Mutation) -> Mutation:
-    op = mutation.op
-    return Mutation(op, key, mutation.value if op in _WITH_VALUE else None, mutation.assertion)
+def _mutations(keys: list[bytes], wire: Sequence[kvrpcpb.Mutation]) -> list[Mutation]:
+    if len(set(keys)) != len(keys):
+        raise InvalidCommandError("a key comes twice in one prewrite")
+    return [
+        Mutation(op := mutation.op, key, mutation.value if op in _WITH_VALUE else None, mutation.assertion)
+        for key, mutation in zip(keys, wire, strict=True)
+    ]
 
 
-def _looks_for_absence(mutations: Sequence[kvrpcpb.Mutation]) -> bool:
+def _looks_for_absence(mutations: list[Mutation]) -> bool:
     """Tell whether a prewrite is also a read: some key must not exist."""
-    return any(mutation.op in _MUST_NOT_EXIST for mutation in mutations)
+    for mutation in mutations:
+        if mutation.op in _MUST_NOT_EXIST:
+            return True
+    return False
 
 
 def _prewrite(work: Work, keys: list[bytes], request: kvrpcpb.PrewriteRequest, response: Any) -> None:
-    _check_distinct(keys)
-    mutations = [_mutation(key, mutation) for key, mutation in zip(keys, request.mutations, strict=True)]
-    is_retry = request.context.is_retry_request
+    mutations = _mutations(keys, request.mutations)
+    context = request.context
+    is_retry = context.is_retry_request
     skips_checks = False
     if request.for_update_ts:
         mutations = _with_pessimistic_actions(mutations, request)
@@ -124,9 +126,9 @@ def _prewrite(work: Work, keys: list[bytes], request: kvrpcpb.PrewriteRequest, r
         skips_checks,
         is_retry,
         request.assertion_level,
-        request.context.txn_source,
+        context.txn_source,
     )
-    if _looks_for_absence(request.mutations):
+    if _looks_for_absence(mutations):
         work.concurrency.update_max_ts(request.start_version)
     secondaries = tuple(request.secondaries) if request.use_async_commit else None
     result = prewrite_all(work.txn, work.reader, props, mutations, secondaries, work.publish)
@@ -161,9 +163,8 @@ def _answer_locks(response: Any, result: PrewriteResult) -> None:
 
 
 def _flush(work: Work, keys: list[bytes], request: kvrpcpb.FlushRequest, response: Any) -> None:
-    _check_distinct(keys)
-    mutations = [_mutation(key, mutation) for key, mutation in zip(keys, request.mutations, strict=True)]
-    if _looks_for_absence(request.mutations):
+    mutations = _mutations(keys, request.mutations)
+    if _looks_for_absence(mutations):
         work.concurrency.update_max_ts(request.start_ts)
     props = TransactionProperties(
         request.start_ts,

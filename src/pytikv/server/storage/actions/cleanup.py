@@ -19,7 +19,7 @@ from pytikv.server.storage.actions.check_txn_status import (
     StatusKind,
     check_txn_status_missing_lock,
 )
-from pytikv.server.storage.actions.common import is_expired, present_lock
+from pytikv.server.storage.actions.common import is_expired, lock_of, present_lock
 from pytikv.server.storage.actions.rollback import rollback_lock
 
 __all__ = ["cleanup", "rollback_all"]
@@ -38,9 +38,7 @@ def cleanup(txn: MvccTxn, reader: MvccReader, key: bytes, current_ts: int, *, pr
     CommittedError when the transaction has been committed on this key. For KvCleanup the store's max_ts must be at
     least start_ts: no commit may come to overwrite the protected record.
     """
-    found = present_lock(txn, reader, key)
-    container = found if found is not None and found.is_shared else None
-    lock = found if container is None else container.member(txn.start_ts)
+    lock, container = lock_of(txn.start_ts, present_lock(txn, reader, key))
     if lock is not None and lock.start_ts == txn.start_ts:
         if current_ts and not is_expired(lock, current_ts):
             raise KeyIsLocked((container or lock).info(wire_key(key)))

@@ -125,7 +125,7 @@ class _Prewrite:
         self._txn = txn
         self._reader = reader
         self._props = props
-        self._primary_key = memcomparable.encode(props.primary)
+        self._primary_key = memcomparable.encode(props.primary) if secondaries else b""
         self._secondaries = secondaries
         self._publish = publish
         self._generation = generation

@@ -20,7 +20,7 @@ from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.records import Lock, Write
 from pytikv.server.mvcc.txn import MvccTxn
-from pytikv.server.storage.actions.common import committed_at, present_lock, remove_lock
+from pytikv.server.storage.actions.common import committed_at, lock_of, present_lock, remove_lock
 
 __all__ = ["commit", "commit_all", "fallback_1pc_locks", "one_pc_commit"]
 
@@ -38,9 +38,7 @@ def commit_all(txn: MvccTxn, reader: MvccReader, keys: Iterable[bytes], commit_t
 
 def commit(txn: MvccTxn, reader: MvccReader, key: bytes, commit_ts: int) -> None:
     """Commit one key. Raises CommitTsExpiredError below the lock's min_commit_ts, TxnLockNotFoundError."""
-    found = present_lock(txn, reader, key)
-    container = found if found is not None and found.is_shared else None
-    lock = found if container is None else container.member(txn.start_ts)
+    lock, container = lock_of(txn.start_ts, present_lock(txn, reader, key))
     if lock is None or lock.start_ts != txn.start_ts:
         if not committed_at(reader, key, txn.start_ts):
             raise TxnLockNotFoundError(txn.start_ts, commit_ts, wire_key(key))

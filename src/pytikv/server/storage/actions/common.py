@@ -16,6 +16,7 @@ from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import CommitKind, MvccReader
 from pytikv.server.mvcc.records import Lock, Write, WriteType
 from pytikv.server.mvcc.txn import MvccTxn
+from pytikv.types import LOGICAL_BITS
 
 __all__ = [
     "NOT_EXIST",
@@ -25,6 +26,7 @@ __all__ = [
     "is_expired",
     "is_fenced",
     "is_primary",
+    "lock_of",
     "next_last_change",
     "present_lock",
     "remove_lock",
@@ -32,7 +34,6 @@ __all__ = [
 
 UNKNOWN: Final = (0, 0)
 NOT_EXIST: Final = (0, 1)
-_PHYSICAL_SHIFT_BITS: Final = 18
 _DATA: Final = (WriteType.PUT, WriteType.DELETE)
 
 
@@ -43,7 +44,7 @@ def is_primary(key: bytes, primary: bytes) -> bool:
 
 def is_expired(lock: Lock, current_ts: int) -> bool:
     """Tell whether the lock's time is over. It lives up to and including its last millisecond."""
-    return (lock.start_ts >> _PHYSICAL_SHIFT_BITS) + lock.ttl_ms < current_ts >> _PHYSICAL_SHIFT_BITS
+    return (lock.start_ts >> LOGICAL_BITS) + lock.ttl_ms < current_ts >> LOGICAL_BITS
 
 
 def is_fenced(write: Write) -> bool:
@@ -94,6 +95,16 @@ def present_lock(txn: MvccTxn, reader: MvccReader, key: bytes) -> Lock | None:
     """Return the lock of `key` as this command leaves it: members of one container may be dealt with in turn."""
     changed, lock = txn.pending_lock(key)
     return lock if changed else reader.load_lock(key)
+
+
+def lock_of(start_ts: int, found: Lock | None) -> tuple[Lock | None, Lock | None]:
+    """Return the lock that a transaction has to do with on a key, and the container that it is a member of.
+
+    Of shared locks that is its own member, else what was `found`, whosever it is.
+    """
+    if found is None or not found.is_shared:
+        return found, None
+    return found.member(start_ts), found
 
 
 def remove_lock(txn: MvccTxn, key: bytes, lock: Lock, container: Lock | None, *, commit_ts: int = 0) -> None:

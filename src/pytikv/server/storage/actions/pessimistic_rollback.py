@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.records import Lock
 from pytikv.server.mvcc.txn import MvccTxn
-from pytikv.server.storage.actions.common import remove_lock
+from pytikv.server.storage.actions.common import lock_of, remove_lock
 
 __all__ = ["pessimistic_rollback_all", "scan_pessimistic_locks"]
 
@@ -25,9 +25,7 @@ def _is_meant(lock: Lock, start_ts: int, for_update_ts: int) -> bool:
 def pessimistic_rollback_all(txn: MvccTxn, reader: MvccReader, keys: Iterable[bytes], for_update_ts: int) -> None:
     """Drop the pessimistic locks of the transaction `txn.start_ts` on `keys`."""
     for key in keys:
-        found = reader.load_lock(key)
-        container = found if found is not None and found.is_shared else None
-        lock = found if container is None else container.member(txn.start_ts)
+        lock, container = lock_of(txn.start_ts, reader.load_lock(key))
         if lock is not None and _is_meant(lock, txn.start_ts, for_update_ts):
             remove_lock(txn, key, lock, container)
 

@@ -66,7 +66,7 @@ def prewrite(
     if container is not None and (generation or props.computes_commit_ts):
         raise MvccError("a shared lock is prewritten in two phases, not by async commit, 1PC or a flush")
     is_new = amended or mutation.pessimistic_action != DO_PESSIMISTIC_CHECK
-    new_lock, too_large = _new_lock(work, mutation.lock_type, status, secondaries, publish, generation, txn)
+    new_lock, too_large = _new_lock(work, mutation.lock_type, status, secondaries, publish, generation)
     if container is not None:
         txn.put_lock(mutation.key, container.with_member(new_lock), is_new=False)
     elif new_lock.use_one_pc:
@@ -112,7 +112,6 @@ def _new_lock(
     secondaries: tuple[bytes, ...] | None,
     publish: Publish,
     generation: int,
-    txn: MvccTxn,
 ) -> tuple[Lock, bool]:
     """Return the lock to write, and whether its commit_ts would be too large, so that it is one of two phases."""
     props, value = work.props, work.mutation.value
@@ -137,17 +136,14 @@ def _new_lock(
         lock.use_one_pc = True
     else:
         return lock, False
-    return lock, not _compute_min_commit_ts(props, work.mutation.key, lock, publish, txn)
+    return lock, not _compute_min_commit_ts(props, work.mutation.key, lock, publish)
 
 
-def _compute_min_commit_ts(
-    props: TransactionProperties, key: bytes, lock: Lock, publish: Publish, txn: MvccTxn
-) -> bool:
+def _compute_min_commit_ts(props: TransactionProperties, key: bytes, lock: Lock, publish: Publish) -> bool:
     """Publish the lock and set its min_commit_ts; False: too large, the lock is one of two phases from now on."""
     requested = lock.min_commit_ts
     lock.use_one_pc = props.commit_kind is CommitKind.ONE_PC
-    lock.min_commit_ts = max(requested, max(props.start_ts, props.for_update_ts) + 1)
-    txn.memory_locks.append((key, lock))
+    lock.min_commit_ts = max(requested, props.start_ts + 1, props.for_update_ts + 1)
     lock.min_commit_ts = publish(key, lock)
     if not props.max_commit_ts or lock.min_commit_ts <= props.max_commit_ts:
         return True
