@@ -24,7 +24,9 @@ __all__ = [
     "Versioned",
 ]
 
-_LOGICAL_BITS = 18
+LOGICAL_BITS: Final = 18
+"""Of a timestamp: the counter within a millisecond."""
+
 MAX_TIMESTAMP: Final = (1 << 64) - 1
 
 
@@ -43,17 +45,17 @@ class Timestamp(int):
     @classmethod
     def compose(cls, physical_ms: int, logical: int = 0) -> Timestamp:
         """Build a timestamp from its parts."""
-        return cls((physical_ms << _LOGICAL_BITS) + logical)
+        return cls((physical_ms << LOGICAL_BITS) + logical)
 
     @property
     def physical_ms(self) -> int:
         """Unix time in milliseconds."""
-        return int(self) >> _LOGICAL_BITS
+        return int(self) >> LOGICAL_BITS
 
     @property
     def logical(self) -> int:
         """The counter within the millisecond."""
-        return int(self) & ((1 << _LOGICAL_BITS) - 1)
+        return int(self) & ((1 << LOGICAL_BITS) - 1)
 
     @property
     def datetime(self) -> datetime.datetime:
@@ -80,6 +82,10 @@ class KeyRange(NamedTuple):
     def contains(self, key: bytes) -> bool:
         """Tell whether `key` lies in the range."""
         return self.start_key <= key and (not self.end_key or key < self.end_key)
+
+
+EVERYTHING: Final = KeyRange(b"", b"")
+"""All keys."""
 
 
 class CompareAndSwap(NamedTuple):

@@ -21,10 +21,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from pytikv.types import LOGICAL_BITS
+
 __all__ = ["MAX_COUNT", "WINDOW_MS", "BoundReached", "TsoAllocator"]
 
 WINDOW_MS: Final = 3_000
-MAX_COUNT: Final = (1 << 18) - 1
+MAX_COUNT: Final = (1 << LOGICAL_BITS) - 1
 """Most timestamps of one block: the counters of a millisecond, of which PD never uses 0."""
 
 

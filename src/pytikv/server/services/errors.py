@@ -35,9 +35,8 @@ def refusal_body(response: Any, error: Refusal, region_id: int) -> bytes:
     if region_error is not None and "region_error" in response.DESCRIPTOR.fields_by_name:
         response.region_error.CopyFrom(region_error)
     else:
-        _say(
-            response, str(error), error.debug if isinstance(error, StorageRefusal) else f"Error(Other({str(error)!r}))"
-        )
+        text = str(error)
+        _say(response, text, error.debug if isinstance(error, StorageRefusal) else f"Error(Other({text!r}))")
     return encode(response)
 
 
@@ -85,6 +84,6 @@ def _undetermined(error: StorageError) -> errorpb.Error:
 
 
 def not_durable_body(error: StorageError) -> bytes:
-    """Return the serialized answer, of whatever RPC, for a write whose flush failed: `region_error` is field 1 of all."""
+    """Return the serialized answer, of whatever RPC, of a write that is not durable: `region_error` is field 1."""
     data = _undetermined(error).SerializeToString()
     return b"\x0a" + varint(len(data)) + data

@@ -33,11 +33,10 @@ from pytikv.server.storage.api_version import check_txn_keys, check_txn_range
 from pytikv.server.storage.errors import InvalidReqRange, KeyOutOfRegion
 from pytikv.server.storage.txn_storage import Done, Waiting
 from pytikv.server.store import Store
-from pytikv.types import KeyRange
+from pytikv.types import EVERYTHING
 
 __all__ = ["TxnCommands"]
 
-_EVERYTHING: Final = KeyRange(b"", b"")
 _MANY_KEYS: Final = 512
 _LONG_SCAN: Final = 1024
 _SAFE_TS_EVERY_S: Final = 0.05
@@ -214,7 +213,7 @@ class TxnCommands:
         """Check and carry out one request."""
         try:
             region = self._check(name, rpc, request)
-            done = self._txn.execute(name, request, _EVERYTHING if region is None else region.bounds)
+            done = self._txn.execute(name, request, EVERYTHING if region is None else region.bounds)
         except REFUSALS as error:
             return refusal_body(rpc.response(), error, request.context.region_id)
         if isinstance(done, Waiting):

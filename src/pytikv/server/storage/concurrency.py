@@ -29,11 +29,11 @@ from pytikv.errors import InvalidArgument
 from pytikv.rt.locks import mutex
 from pytikv.server.mvcc.keys import TS_MAX
 from pytikv.server.mvcc.records import Lock
+from pytikv.types import LOGICAL_BITS
 
 __all__ = ["MAX_DRIFT_MS", "ConcurrencyManager", "InvalidMaxTsUpdate"]
 
 MAX_DRIFT_MS: Final = 60_000
-_LOGICAL_BITS: Final = 18
 
 
 class InvalidMaxTsUpdate(InvalidArgument):
@@ -60,7 +60,7 @@ class ConcurrencyManager:
 
     @staticmethod
     def _limit_at(ts: int) -> int:
-        return ts + (MAX_DRIFT_MS << _LOGICAL_BITS)
+        return ts + (MAX_DRIFT_MS << LOGICAL_BITS)
 
     def update_max_ts(self, ts: int) -> None:
         """Raise max_ts to `ts`. Raises InvalidMaxTsUpdate."""

@@ -40,12 +40,11 @@ from pytikv.server.storage.limits import (
     MAX_KEY_BYTES,
     check_entry,
 )
-from pytikv.types import Checksum, CompareAndSwap, KeyRange
+from pytikv.types import EVERYTHING, Checksum, CompareAndSwap, KeyRange
 
 __all__ = ["MAX_ENTRY_BYTES", "MAX_KEY_BYTES", "RawStorage", "seconds_left"]
 
 _ROOM_BYTES: Final = MAX_ENTRY_BYTES - ENTRY_OVERHEAD_BYTES - CHANGE_OVERHEAD_BYTES
-_EVERYTHING: Final = KeyRange(b"", b"")
 
 
 class RawStorage:
@@ -87,7 +86,7 @@ class RawStorage:
         key_only: bool = False,
         reverse: bool = False,
         cf: str = "",
-        within: KeyRange = _EVERYTHING,
+        within: KeyRange = EVERYTHING,
     ) -> list[tuple[bytes, bytes]]:
         """Return up to `limit` pairs of `[lower, upper)`, downwards with `reverse`; `key_only`: with empty values."""
         pairs: list[tuple[bytes, bytes]] = []
@@ -99,7 +98,7 @@ class RawStorage:
                 break
         return pairs
 
-    def checksum(self, ranges: Iterable[tuple[bytes, bytes]], *, within: KeyRange = _EVERYTHING) -> Checksum:
+    def checksum(self, ranges: Iterable[tuple[bytes, bytes]], *, within: KeyRange = EVERYTHING) -> Checksum:
         """Return the xor of the CRC-64 of each pair's key and value, with how many pairs and bytes there were."""
         total_crc = total_kvs = total_bytes = 0
         for lower, upper in ranges:
@@ -168,7 +167,7 @@ class RawStorage:
         with self._latches.hold(keys if for_cas else ()):
             return self._write(batch)
 
-    def delete_range(self, lower: bytes, upper: bytes, *, cf: str = "", within: KeyRange = _EVERYTHING) -> int:
+    def delete_range(self, lower: bytes, upper: bytes, *, cf: str = "", within: KeyRange = EVERYTHING) -> int:
         """Remove every key of `[lower, upper)`, physically in every mode. Returns the ticket. Raises as `put`."""
         family = self._cf(cf)
         for key in (lower, upper):

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from pytikv.codec import memcomparable
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -35,11 +34,10 @@ from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.records import Lock, LockType
 from pytikv.server.mvcc.scanner import Entry, Scanner
 from pytikv.server.storage.concurrency import ConcurrencyManager
-from pytikv.types import KeyRange
+from pytikv.types import EVERYTHING, KeyRange
 
 __all__ = ["TxnReads"]
 
-_EVERYTHING: Final = KeyRange(b"", b"")
 _encode = memcomparable.encode
 
 
@@ -153,7 +151,7 @@ class TxnReads:
         key_only: bool = False,
         reverse: bool = False,
         sample_step: int = 0,
-        within: KeyRange = _EVERYTHING,
+        within: KeyRange = EVERYTHING,
     ) -> list[Entry]:
         """Return up to `limit` entries of the wire range `[start, end)`, in either direction. Their keys are encoded.
 
@@ -171,7 +169,7 @@ class TxnReads:
         snapshot.close()
         return found
 
-    def kv_scan(self, request: kvrpcpb.ScanRequest, within: KeyRange = _EVERYTHING) -> kvrpcpb.ScanResponse:
+    def kv_scan(self, request: kvrpcpb.ScanRequest, within: KeyRange = EVERYTHING) -> kvrpcpb.ScanResponse:
         """Answer KvScan. Of a reverse scan, `start_key` is the upper bound; the empty one lies below every key."""
         response = kvrpcpb.ScanResponse()
         start, end = request.start_key, request.end_key
@@ -202,9 +200,7 @@ class TxnReads:
                 add(error=failure.key_error())
         return response
 
-    def kv_scan_lock(
-        self, request: kvrpcpb.ScanLockRequest, within: KeyRange = _EVERYTHING
-    ) -> kvrpcpb.ScanLockResponse:
+    def kv_scan_lock(self, request: kvrpcpb.ScanLockRequest, within: KeyRange = EVERYTHING) -> kvrpcpb.ScanLockResponse:
         """Answer KvScanLock: locks of transactions that began at or below max_version, up to `limit` (0: all)."""
         response = kvrpcpb.ScanLockResponse()
         lower, upper = _clip(request.start_key, request.end_key, within)
@@ -230,7 +226,7 @@ class TxnReads:
         return kvrpcpb.MvccGetByKeyResponse(info=info)
 
     def mvcc_get_by_start_ts(
-        self, request: kvrpcpb.MvccGetByStartTsRequest, within: KeyRange = _EVERYTHING
+        self, request: kvrpcpb.MvccGetByStartTsRequest, within: KeyRange = EVERYTHING
     ) -> kvrpcpb.MvccGetByStartTsResponse:
         """Answer MvccGetByStartTs: the first key of the region that the transaction wrote. Reads the whole region."""
         snapshot = self._engine.snapshot()

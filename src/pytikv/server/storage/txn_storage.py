@@ -42,13 +42,12 @@ from pytikv.server.storage.txn_reads import TxnReads
 from pytikv.server.storage.txn_runner import CallLater, TxnRunner
 from pytikv.server.storage.txn_waits import Done, Waiting, acquire_pessimistic_lock
 from pytikv.server.storage.txn_writes import WRITES, WriteCommand, keys_of
-from pytikv.types import KeyRange
+from pytikv.types import EVERYTHING, KeyRange
 
 __all__ = ["GC_STEP_RECORDS", "Done", "TxnStorage", "Waiting"]
 
 GC_STEP_RECORDS: Final = 8192
 
-_EVERYTHING: Final = KeyRange(b"", b"")
 _encode = memcomparable.encode
 _Execute = Callable[[Any, KeyRange], Done | Waiting]
 
@@ -105,7 +104,7 @@ class TxnStorage:
         """See `TxnRunner.use_timers`."""
         self.runner.use_timers(call_later)
 
-    def execute(self, name: str, request: Message, within: KeyRange = _EVERYTHING) -> Done | Waiting:
+    def execute(self, name: str, request: Message, within: KeyRange = EVERYTHING) -> Done | Waiting:
         """Carry out the request of the RPC `name` ("KvPrewrite"). Blocks for latches and the engine only.
 
         Raises UnsupportedByServer for an unknown name, and see the module's docstring.
