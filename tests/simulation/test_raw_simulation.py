@@ -16,7 +16,7 @@ import pytest
 from pytikv.client import request_sender, rpcs
 from pytikv.client.rpcs import Kind
 from pytikv.errors import ConnectionFailed
-from pytikv.server.services import kv_service
+from pytikv.server.services import kv_service, pending
 from pytikv.testing import simulate
 from pytikv.testing.linearizability import Verdict
 from pytikv.testing.simulation import RawOptions, run_raw
@@ -81,8 +81,8 @@ def test_server_that_answers_before_the_disk_is_found() -> None:
 
 def test_server_that_shows_what_is_not_durable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes wait for the disk, but reads do not wait for the writes that they meet."""
-    monkeypatch.setattr(kv_service.KvService, "_note_pending", lambda self, request, ticket: None)
-    monkeypatch.setattr(kv_service.KvService, "_gated", lambda self, key, body: body)
+    monkeypatch.setattr(pending.PendingWrites, "gate", lambda self, key, body: body)
+    monkeypatch.setattr(pending.PendingWrites, "gate_all", lambda self, body: body)
     assert "get(" in first_violation()
 
 
@@ -147,8 +147,8 @@ def test_command_passes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_command_prints_a_failing_seed_that_replays(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kv_service.KvService, "_note_pending", lambda self, request, ticket: None)
-    monkeypatch.setattr(kv_service.KvService, "_gated", lambda self, key, body: body)
+    monkeypatch.setattr(pending.PendingWrites, "gate", lambda self, key, body: body)
+    monkeypatch.setattr(pending.PendingWrites, "gate_all", lambda self, body: body)
     assert simulate.main(["--kind", "raw", "--seeds", str(MUTANT_SEEDS), "--jobs", "1"]) == 1
     out, err = capsys.readouterr()
     assert "FAILED: seeds raw " in out

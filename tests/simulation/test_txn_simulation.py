@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytikv.client.txn import committer, lock_decisions, lock_resolver
+from pytikv.client.txn import committer, lock_decisions, lock_resolver, prewrite
 from pytikv.errors import TransactionAborted
 from pytikv.server.mvcc import gc, point_getter, scanner
 from pytikv.server.storage import txn_reads
@@ -102,6 +102,18 @@ def committed_primary_rolled_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lock_resolver, "status_of", status_of)
 
 
+def missing_secondary_taken_for_committed(patch: pytest.MonkeyPatch) -> None:
+    def settle(self: Any, commit_ts: int) -> None:
+        self._is_missing = True
+
+    patch.setattr(lock_decisions.SecondaryCheck, "_settle", settle)
+
+
+def prewritten_called_not_applied(patch: pytest.MonkeyPatch) -> None:
+    """An async commit or 1PC whose last answer was lost is taken for failed, and rolled back."""
+    patch.setattr(prewrite.Prewrite, "may_be_committed", property(lambda self: False))
+
+
 def undetermined_called_not_applied(patch: pytest.MonkeyPatch) -> None:
     def careless(self: Any, error: Exception) -> TransactionAborted:
         self.outcome = TransactionAborted.outcome
@@ -119,6 +131,12 @@ def undetermined_called_not_applied(patch: pytest.MonkeyPatch) -> None:
         (locking_read_of_the_snapshot, {"pessimistic_share": 1.0}, "lost update"),
         (garbage_collected_too_far, {}, "a read that is not of its snapshot"),
         (committed_primary_rolled_back, {}, "the store's records disagree"),
+        (
+            missing_secondary_taken_for_committed,
+            {"async_commit_share": 1.0, "one_pc_share": 0.0},
+            "has no record of it",
+        ),
+        (prewritten_called_not_applied, {"async_commit_share": 1.0}, "was not committed, but the store has it"),
         (undetermined_called_not_applied, {}, "was not committed, but the store has it"),
         (None, {"sync": False}, "the store has no record of it"),
     ],

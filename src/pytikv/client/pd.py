@@ -37,7 +37,15 @@ from pytikv.client.pd_query import RegionQueries, RegionQuery
 from pytikv.client.pd_status import check_header, fatal_status, header_error
 from pytikv.client.pool import ConnectionPool
 from pytikv.client.tso import TsoClient
-from pytikv.errors import ConfigError, ConnectionFailed, Overloaded, ServerError, TikvError, UnsupportedByServer
+from pytikv.errors import (
+    ClientClosed,
+    ConfigError,
+    ConnectionFailed,
+    Overloaded,
+    ServerError,
+    TikvError,
+    UnsupportedByServer,
+)
 from pytikv.proto import keyspacepb_pb2 as keyspacepb
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
@@ -184,9 +192,11 @@ class PdClient:
         """Ask for the members again; trouble is left to the next request."""
         addresses = self._members.candidates()
         deadline = self._rt.now() + self._timeout_s
-        found = await ask_members(self._rt, self._pool, addresses, deadline, timeout_s=self._timeout_s, grace_s=0.0)
         try:
+            found = await ask_members(self._rt, self._pool, addresses, deadline, timeout_s=self._timeout_s, grace_s=0.0)
             self._take(found)
+        except ClientClosed:
+            pass  # it was closed meanwhile: there is no next request
         except ConfigError:
             self._members.leader = None  # the next request finds out, and tells its caller
 

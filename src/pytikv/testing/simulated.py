@@ -302,7 +302,9 @@ class SimulatedRun(ABC):
 
 def _forget_locals(error: BaseException | None) -> None:
     """Let go of what the frames of an error's story hold: the world of the run, which ends here."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # an error that was raised again may be its own context
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 

@@ -229,11 +229,12 @@ class _TxnRun(SimulatedRun):
     async def finish(self, here: SimRuntime) -> None:
         """Read everything; the locks of the dead must not block longer than they live. Then look at the store."""
         for work in (TxnProcess.lock_all, TxnProcess.read_all):
-            client = (await self._connect(here)).with_options(timeout=_LOCK_LIVES_S)
+            client = await self._connect(here)
+            patient = client.with_options(timeout=_LOCK_LIVES_S)
             # Locks live by PD's time. It leads the clock after restarts (each goes on at the bound that was saved) and
             # turned clocks; until the clock is there as well, it stands.
-            lead_s = (await client.current_timestamp()).physical_ms / 1000 - self.server.rt.time()
-            patient = client.with_options(timeout=_LOCK_LIVES_S + max(0.0, lead_s))
+            lead_s = (await patient.current_timestamp()).physical_ms / 1000 - self.server.rt.time()
+            patient = patient.with_options(timeout=_LOCK_LIVES_S + max(0.0, lead_s))
             await work(self._process(-2, patient, here))
             await client.close()  # waits for what is done behind
         self.check_store()
