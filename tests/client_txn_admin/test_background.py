@@ -12,7 +12,7 @@ import pytest
 from pytikv.client.deadline import current_deadline, deadline
 from pytikv.client.txn import background
 from pytikv.client.txn.background import Background
-from pytikv.errors import ServerError
+from pytikv.errors import ClientClosed, ServerError
 from pytikv.rt.caller import CallerRuntime
 from pytikv.rt.interface import Runtime
 from pytikv.rt.shared import SharedFuture
@@ -132,6 +132,50 @@ def test_one_for_all_views_of_a_connection() -> None:
     backend: Any = SimpleNamespace(shared={}, rt=None, config=SimpleNamespace(background_worker_size=2))
     view: Any = SimpleNamespace(shared=backend.shared, rt=None, config=SimpleNamespace(background_worker_size=7))
     assert Background.of(backend) is Background.of(view)
+
+
+def test_pieces_of_successive_blocking_calls_are_begun_together() -> None:
+    rt = CallerRuntime()
+    try:
+        work = Background(rt, 3)
+        scopes: list[object] = []
+        all_began: SharedFuture[None] = SharedFuture()
+
+        async def piece() -> None:
+            scopes.append(rt.call_scope())
+            if len(scopes) == 3:
+                all_began.set_result(None)
+            await rt.wait(all_began, rt.now() + 30)
+
+        async def submit_some() -> None:
+            for _ in range(3):
+                await work.submit(piece, "piece")
+
+        rt.run(submit_some())
+        assert rt.run(work.drain(rt.now() + 30))
+        assert len(scopes) == 3
+        assert scopes[0] is scopes[1] is scopes[2]  # what they lease they share
+        rt.run(work.submit(piece, "later"))
+        assert rt.run(work.drain(rt.now() + 30))
+        assert len(scopes) == 4
+    finally:
+        rt.close()
+
+
+def test_what_cannot_be_begun_is_not_kept() -> None:
+    rt = CallerRuntime()
+    work = Background(rt, 1)
+
+    async def piece() -> None:
+        raise AssertionError
+
+    async def close_and_submit() -> None:
+        rt.close()
+        with pytest.raises(ClientClosed):
+            await work.submit(piece, "piece")
+        assert await work.drain(rt.now())
+
+    rt.run(close_and_submit())
 
 
 def test_many_threads_submit_at_once() -> None:

@@ -4,6 +4,10 @@ One `Background` per connect, shared by all views of a client (`Background.of`).
 run at once; up to `QUEUE_MAX` more wait in line. Where the line is full, `submit` does the piece in the caller's own
 time, so that a client that writes faster than its background works is slowed down and nothing is lost.
 
+A blocking client's work is done by another thread, and waking that costs more than a piece itself, as does one request
+for each piece. So pieces are gathered for `GATHER_S` and begun together; the thread wakes by its own clock as long as
+more come. That is as much longer as the locks of a transaction stay behind its commit. On asyncio nothing is gathered.
+
 A piece is given as a function that makes its coroutine. It runs without the deadline of the call that submitted it, and
 must bound itself. What it raises is logged and has no other effect: everything done here is something that others
 finish by themselves if it is left undone (locks are resolved by whoever meets them).
@@ -31,11 +35,13 @@ from pytikv.rt.shared import SharedFuture
 __all__ = ["QUEUE_MAX", "Background"]
 
 QUEUE_MAX: Final = 4096
+GATHER_S: Final = 0.0005
 _NAME: Final = "background"
 
 logger: Final = logging.getLogger("pytikv")
 
 Work = Callable[[], Coroutine[Any, Any, object]]
+Piece = tuple[Work, str]
 
 
 class Background:
@@ -46,7 +52,9 @@ class Background:
         self._workers = workers
         self._lock = mutex()
         self._running = 0
-        self._queue: deque[tuple[Work, str]] = deque()
+        self._queue: deque[Piece] = deque()
+        self._gather_s = GATHER_S if rt is not None and rt.exclusive_connections else 0.0
+        self._is_gathering = False
         self._idle: SharedFuture[None] | None = None
 
     @classmethod
@@ -62,62 +70,88 @@ class Background:
 
         Raises ClientClosed when the client has been closed.
         """
+        piece = (work, name)
         with self._lock:
-            is_full = self._running >= self._workers and len(self._queue) >= QUEUE_MAX
-            begins = self._running < self._workers
-            if begins:
-                self._running += 1
-            elif not is_full:
-                self._queue.append((work, name))
-        if begins:
+            is_full = self._running + len(self._queue) >= self._workers + QUEUE_MAX
+            begins = False
+            if not is_full:
+                self._queue.append(piece)
+                begins = not self._is_gathering and self._running < self._workers
+                self._is_gathering |= begins
+        if is_full:
+            await _attempt(piece)
+        elif begins:
             try:
-                self._rt.spawn(self._run(work, name), name=name)
+                self._rt.spawn(self._serve(), name="background")
             except BaseException:
-                self._ended()
+                with self._lock:
+                    self._is_gathering = False
+                    self._queue.remove(piece)
                 raise
-        elif is_full:
-            await _attempt(work, name)
 
-    async def _run(self, work: Work, name: str) -> None:
-        """One worker: its first piece, then what waits in line."""
+    async def _serve(self) -> None:
+        """Gather pieces for a moment and do them all at once, again and again until none come."""
         forget_deadline()
-        following: tuple[Work, str] | None = (work, name)
+        taken: list[Piece] = []
         try:
-            while following is not None:
-                await _attempt(*following)
-                following = self._next()
+            while True:
+                if self._gather_s:
+                    await self._rt.sleep(self._gather_s)
+                taken = self._take()
+                if len(taken) > 1:
+                    await self._rt.gather(*map(self._work_off, taken))
+                elif taken:
+                    await self._work_off(taken[0])
+                with self._lock:
+                    if not taken or self._is_gathering:
+                        return
+                    self._is_gathering = True
         except BaseException:  # cancelled: the client is going
-            self._ended()
+            with self._lock:
+                self._is_gathering = False
             raise
 
-    def _next(self) -> tuple[Work, str] | None:
-        """Take the next piece, or end the worker: one step, lest a piece be queued behind a worker that has left."""
+    def _take(self) -> list[Piece]:
+        """Take as many pieces as may be begun."""
         with self._lock:
-            if self._queue:
+            self._is_gathering = False
+            taken = [self._queue.popleft() for _ in range(min(len(self._queue), self._workers - self._running))]
+            self._running += len(taken)
+        return taken
+
+    async def _work_off(self, piece: Piece) -> None:
+        """Do a piece, and then what waits because all workers were busy."""
+        following: Piece | None = piece
+        try:
+            while following is not None:
+                await _attempt(following)
+                following = self._next()
+        except BaseException:  # cancelled: the client is going
+            self._leave()
+            raise
+
+    def _next(self) -> Piece | None:
+        """Take the next piece unless others gather them; else end the worker."""
+        with self._lock:
+            if self._queue and not self._is_gathering:
                 return self._queue.popleft()
-            idle = self._leave()
-        if idle is not None:
-            idle.set_result(None)
+        self._leave()
         return None
 
-    def _ended(self) -> None:
+    def _leave(self) -> None:
+        """Count a worker out."""
         with self._lock:
-            idle = self._leave()
+            self._running -= 1
+            if self._running or self._queue:
+                return
+            idle, self._idle = self._idle, None
         if idle is not None:
             idle.set_result(None)
-
-    def _leave(self) -> SharedFuture[None] | None:
-        """Count a worker out, under the lock; returns what is to be told that the last one has left."""
-        self._running -= 1
-        if self._running:
-            return None
-        idle, self._idle = self._idle, None
-        return idle
 
     async def drain(self, deadline: float) -> bool:
         """Wait until nothing runs or waits, at most until `deadline` (a value of `rt.now()`); True when that is so."""
         with self._lock:
-            if not self._running:
+            if not self._running and not self._queue:
                 return True
             if self._idle is None:
                 self._idle = SharedFuture()
@@ -134,7 +168,8 @@ class Background:
         return True
 
 
-async def _attempt(work: Work, name: str) -> None:
+async def _attempt(piece: Piece) -> None:
+    work, name = piece
     try:
         await work()
     except TikvError as error:
