@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 from pytikv.errors import ConfigError
 from pytikv.rt.tls import TLS
 
-__all__ = ["TLS", "ClientConfig", "Priority", "ReplicaRead", "load_config", "relatives"]
+__all__ = ["TLS", "ClientConfig", "Priority", "ReplicaRead", "check_config", "load_config", "relatives"]
 
 ReplicaRead = Literal["leader", "follower", "mixed", "prefer_leader", "closest"]
 Priority = Literal["low", "normal", "high"]
@@ -282,6 +282,15 @@ class ClientConfig:
         """Return a copy with `options` changed. Raises ConfigError for an unknown or invalid one."""
         _refuse_unknown(options, "the options", _fields())
         return dataclasses.replace(self, **options)
+
+
+def check_config(config: ClientConfig) -> ClientConfig:
+    """Return `config`, whose api_version is settled. Raises ConfigError where options contradict it."""
+    if config.api_version == 2 and config.cf:
+        raise ConfigError("API v2 has no column families: leave cf empty, or use api_version=1")
+    if config.api_version == 1 and config.keyspace:
+        raise ConfigError("keyspaces need API v2: set api_version=2, or leave out the keyspace")
+    return config
 
 
 def _fields() -> frozenset[str]:

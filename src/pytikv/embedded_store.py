@@ -31,10 +31,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pytikv.client.deadline import current_deadline, effective
-from pytikv.client.raw_backend import check_config
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, check_config
 from pytikv.errors import ConfigError, DeadlineExceeded, Outcome
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex

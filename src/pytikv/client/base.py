@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pytikv.client.handle import Backend, Connection, closed_backend
-from pytikv.client.raw_backend import check_config
-from pytikv.config import ClientConfig, load_config
+from pytikv.client.openers import Opener
+from pytikv.config import ClientConfig, check_config, load_config
 from pytikv.errors import ConfigError
 from pytikv.rt.interface import Runtime
 from pytikv.url import Target, parse_target
@@ -34,21 +34,13 @@ def client_config(target: str | Sequence[str], options: Mapping[str, Any]) -> tu
     return place, config
 
 
-class Opener(Protocol):
-    """How the backend of a client is opened."""
-
-    async def __call__(self, rt: Runtime, target: Target, config: ClientConfig) -> Any:
-        """Open the data at `target`."""
-        ...
-
-
 class AsyncBase(Generic[BackendT]):
     """Made by `connect`; closed by `close` or `async with`."""
 
     __slots__ = ("__weakref__", "_backend", "_connection", "is_owner")
 
     _VIEW_OPTIONS: ClassVar[frozenset[str]]
-    _open_backend: ClassVar[Opener]
+    _open_backend: ClassVar[Opener[Any]]
 
     def __init__(self, connection: Connection, backend: BackendT, *, is_owner: bool) -> None:
         """Use `connect` instead: this is for the library itself."""
@@ -85,13 +77,18 @@ class AsyncBase(Generic[BackendT]):
         place, config = client_config(target, options)
         backend = await cls._open_backend(rt, place, config)
         connection = Connection(rt, backend, close_runtime=close_runtime, drop_runtime=drop_runtime)
-        return cls(connection, backend, is_owner=True)
+        client = cls(connection, backend, is_owner=True)
+        client._begin_work(backend)
+        return client
 
     async def close(self) -> None:
         """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
         if self.is_owner:
             await self._connection.close(self._finish)
         self._backend = closed_backend("the client was closed")
+
+    def _begin_work(self, backend: Any) -> None:
+        """Begin what goes on beyond calls until `_finish`; once for all views."""
 
     async def _finish(self, backend: Any) -> None:
         """End, within the option `timeout`, what goes on beyond calls; nothing new begins by then."""

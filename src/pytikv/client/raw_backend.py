@@ -7,24 +7,21 @@ Keys are as users pass them, but for scans: a *span* is a range in the backend's
 is left of one after a page can lie on borders that no user key has. Backends take their deadline from the context of
 the call (`client.deadline`) and raise only `TikvError`s that say what became of a write.
 
-`open_backend` finds the implementation for a target by its scheme. The table holds names, not modules: the client half
-must not import the server half, and a program that never embeds a store must not load one.
+`open_backend` finds the implementation for a target (`openers`).
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol
 
+from pytikv.client.openers import Opener, opener
 from pytikv.client.pages import Pair
 from pytikv.config import ClientConfig
-from pytikv.errors import ConfigError, TikvError
-from pytikv.rt.interface import Runtime
+from pytikv.errors import TikvError
 from pytikv.types import Checksum, CompareAndSwap, KeyRange
-from pytikv.url import Target
 
-__all__ = ["RawBackend", "RawPage", "Span", "Write", "check_config", "open_backend"]
+__all__ = ["RawBackend", "RawPage", "Span", "Write", "open_backend"]
 
 Span = tuple[bytes, bytes]
 Write = tuple[bytes, bytes, int]
@@ -110,26 +107,7 @@ class RawBackend(Protocol):
         """As `close`, without waiting, from any thread: the client was forgotten, or lives in a forked child."""
 
 
-def check_config(config: ClientConfig) -> ClientConfig:
-    """Return `config`, whose api_version is settled. Raises ConfigError where options contradict it."""
-    if config.api_version == 2 and config.cf:
-        raise ConfigError("API v2 has no column families: leave cf empty, or use api_version=1")
-    if config.api_version == 1 and config.keyspace:
-        raise ConfigError("keyspaces need API v2: set api_version=2, or leave out the keyspace")
-    return config
-
-
-class _Opener(Protocol):
-    async def __call__(self, rt: Runtime, target: Target, config: ClientConfig) -> RawBackend:
-        """Open the data at `target`."""
-        ...
-
-
-_OPENERS: Final = {"tikv": "pytikv.client.raw_remote", "embedded": "pytikv.embedded"}
-
-
-async def open_backend(rt: Runtime, target: Target, config: ClientConfig) -> RawBackend:
-    """Open the raw data at `target`. Raises ConfigError, ConnectionFailed, DeadlineExceeded, StorageError."""
-    module = importlib.import_module(_OPENERS[target.scheme])
-    opener = cast("_Opener", module.open_raw)
-    return await opener(rt, target, config)
+open_backend: Final[Opener[RawBackend]] = opener(
+    "open_raw", {"tikv": "pytikv.client.raw_remote", "embedded": "pytikv.embedded"}
+)
+"""Opens the raw data at a target."""

@@ -18,7 +18,7 @@ from pytikv.client import rpcs
 from pytikv.client.by_region import Batch, Batches, ItemT, Piece, over_range
 from pytikv.client.cluster import Cluster, connect_cluster
 from pytikv.client.pages import Pair
-from pytikv.client.raw_backend import RawPage, Span, Write, check_config
+from pytikv.client.raw_backend import RawPage, Span, Write
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
 from pytikv.client.remote_view import ABOVE_ALL, MAX_KEY_SIZE, REGION_ERROR, RemoteView, Way
 from pytikv.client.request_sender import Call, RegionStale
@@ -26,7 +26,7 @@ from pytikv.client.rpcs import Kind
 from pytikv.client.store_errors import raw_error
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL, decode_get, encode_delete, encode_get, encode_put
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, check_config
 from pytikv.errors import ConnectionFailed, Outcome, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime

@@ -17,19 +17,18 @@ UNDETERMINED.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from pytikv.client.openers import Opener, opener
 from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.rt.interface import Runtime
 from pytikv.types import Consistency, Timestamp
-from pytikv.url import Target
 
 __all__ = ["DEFAULT_CONTEXT", "GcState", "RequestContext", "TxnBackend", "TxnPiece", "open_txn_backend"]
 
@@ -228,18 +227,7 @@ class TxnBackend(Protocol):
         """As `close`, without waiting, from any thread: the client was forgotten, or lives in a forked child."""
 
 
-class _Opener(Protocol):
-    async def __call__(self, rt: Runtime, target: Target, config: ClientConfig) -> TxnBackend:
-        """Open the data at `target`."""
-        ...
-
-
-# Names, not modules: the client half must not import the server half (see client.raw_backend).
-_OPENERS: Final = {"tikv": "pytikv.client.txn.remote", "embedded": "pytikv.embedded_txn"}
-
-
-async def open_txn_backend(rt: Runtime, target: Target, config: ClientConfig) -> TxnBackend:
-    """Open the data at `target`. Raises ConfigError, ConnectionFailed, DeadlineExceeded, StorageError."""
-    module = importlib.import_module(_OPENERS[target.scheme])
-    opener = cast("_Opener", module.open_txn)
-    return await opener(rt, target, config)
+open_txn_backend: Final[Opener[TxnBackend]] = opener(
+    "open_txn", {"tikv": "pytikv.client.txn.remote", "embedded": "pytikv.embedded_txn"}
+)
+"""Opens the transactional data at a target."""

@@ -11,7 +11,7 @@ transactions that are still open can do nothing any more, and the locks that the
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -26,7 +26,6 @@ from pytikv.client.txn.options import TxnOptions, read_options, txn_options
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
-from pytikv.rt.interface import Runtime
 from pytikv.types import MAX_TIMESTAMP, Timestamp
 
 __all__ = ["AsyncAttempts", "AsyncTransactionClient"]
@@ -64,23 +63,11 @@ class AsyncTransactionClient(AsyncAdministration):
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    @classmethod
-    async def _open(
-        cls: type[_Self],
-        rt: Runtime,
-        target: str | Sequence[str],
-        options: Mapping[str, Any],
-        *,
-        close_runtime: Callable[[], Awaitable[None]] | None = None,
-        drop_runtime: Callable[[], None] | None = None,
-    ) -> _Self:
-        client = await super()._open(rt, target, options, close_runtime=close_runtime, drop_runtime=drop_runtime)
-        config = client.config
+    def _begin_work(self, backend: TxnBackend) -> None:
+        config = backend.config
         if config.gc_interval is not None:
-            work = BackgroundGc(client._backend, config.gc_interval, config.gc_life_time)
-            client._backend.shared[_GC] = work
+            work = backend.shared[_GC] = BackgroundGc(backend, config.gc_interval, config.gc_life_time)
             work.start()
-        return client
 
     async def _finish(self, backend: TxnBackend) -> None:
         collecting: BackgroundGc | None = backend.shared.pop(_GC, None)

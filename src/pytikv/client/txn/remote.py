@@ -22,7 +22,6 @@ from pytikv.client import backoff, rpcs
 from pytikv.client.cluster import Cluster, connect_cluster
 from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
 from pytikv.client.deadline import effective
-from pytikv.client.raw_backend import check_config
 from pytikv.client.remote_view import REGION_ERROR, RemoteView
 from pytikv.client.replica_selector import is_tiflash
 from pytikv.client.request_sender import Call
@@ -34,7 +33,7 @@ from pytikv.client.txn.pd_gc import PdGc
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL
 from pytikv.codec.hot_txn import decode_get, decode_pairs, encode_get
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, check_config
 from pytikv.errors import ConnectionFailed, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
