@@ -42,23 +42,28 @@ def _length(data: bytes, pos: int) -> tuple[int, int]:
             raise IndexError
 
 
+def _context_and_key(data: bytes) -> tuple[bytes, bytes, int]:
+    """Return what all requests begin with, and where it ends. Raises IndexError for anything else."""
+    if data[0] != _CONTEXT:
+        raise IndexError
+    size, pos = data[1], 2
+    if size > 127:
+        size, pos = _length(data, 1)
+    end = pos + size
+    if data[end] != _KEY:
+        raise IndexError
+    context = data[pos:end]
+    size, pos = data[end + 1], end + 2
+    if size > 127:
+        size, pos = _length(data, end + 1)
+    end = pos + size
+    return context, data[pos:end], end
+
+
 def split_get(data: bytes) -> tuple[bytes, bytes, bytes] | None:
     """Return context, key and column family of a RawGetRequest."""
     try:
-        if data[0] != _CONTEXT:
-            return None
-        size, pos = data[1], 2
-        if size > 127:
-            size, pos = _length(data, 1)
-        end = pos + size
-        context = data[pos:end]
-        if data[end] != _KEY:
-            return None
-        size, pos = data[end + 1], end + 2
-        if size > 127:
-            size, pos = _length(data, end + 1)
-        end = pos + size
-        key = data[pos:end]
+        context, key, end = _context_and_key(data)
         if end == len(data):
             return context, key, b""
         if data[end] != _FIELD_3:
@@ -72,20 +77,7 @@ def split_get(data: bytes) -> tuple[bytes, bytes, bytes] | None:
 def split_kv_get(data: bytes) -> tuple[bytes, bytes, int] | None:
     """Return context, key and version of a GetRequest that does not ask for the commit_ts."""
     try:
-        if data[0] != _CONTEXT:
-            return None
-        size, pos = data[1], 2
-        if size > 127:
-            size, pos = _length(data, 1)
-        end = pos + size
-        context = data[pos:end]
-        if data[end] != _KEY:
-            return None
-        size, pos = data[end + 1], end + 2
-        if size > 127:
-            size, pos = _length(data, end + 1)
-        end = pos + size
-        key = data[pos:end]
+        context, key, end = _context_and_key(data)
         if data[end] != _VERSION:
             return None
         version = _whole_varint(data[end + 1 :])
@@ -108,16 +100,7 @@ def _whole_varint(data: bytes) -> int | None:
 def split_put(data: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
     """Return context, key, value and column family of a RawPutRequest without TTL and `for_cas`."""
     try:
-        if data[0] != _CONTEXT:
-            return None
-        size, pos = _length(data, 1)
-        end = pos + size
-        context = data[pos:end]
-        if data[end] != _KEY:
-            return None
-        size, pos = _length(data, end + 1)
-        end = pos + size
-        key = data[pos:end]
+        context, key, end = _context_and_key(data)
         if end == len(data):
             return context, key, b"", b""
         value = b""
