@@ -153,7 +153,8 @@ class Committer:
         self._check_age()
         await self._choose_protocol(call)
         groups = await self._backend.group(self._mutations, _key_of, call)
-        groups = await self._presplit(groups, call)
+        if len(self._mutations) >= self._options.presplit_keys:
+            groups = await self._presplit(groups, call)
         await self._prewrite.run(groups, call)
         if self._broken is not None:
             raise self._broken

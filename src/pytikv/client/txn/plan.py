@@ -81,6 +81,7 @@ MANAGED_TTL_MS: Final = 20_000
 _TTL_MS_PER_ROOT_MIB: Final = 6000
 UNKNOWN_TXN_SIZE: Final = (1 << 64) - 1
 
+_CHECKED_ONLY: Final = frozenset((kvrpcpb.CheckNotExists,))
 _SKIP: Final = kvrpcpb.PrewriteRequest.SKIP_PESSIMISTIC_CHECK
 _CHECK_LOCK: Final = kvrpcpb.PrewriteRequest.DO_PESSIMISTIC_CHECK
 _CHECK_CONSTRAINT: Final = kvrpcpb.PrewriteRequest.DO_CONSTRAINT_CHECK
@@ -238,12 +239,12 @@ def max_commit_ts(start_ts: int, elapsed_ms: int, window_ms: int) -> int:
 def choose_protocol(mutations: Sequence[Mutation], options: TxnOptions) -> Protocol:
     """Return what is worth trying. Whether 1PC is possible shows when the batches are made: it needs a single one."""
     ops = {mutation.op for mutation in mutations}
-    if options.commit_ts_check is not None or kvrpcpb.SharedLock in ops or ops <= {kvrpcpb.CheckNotExists}:
+    if options.commit_ts_check is not None or kvrpcpb.SharedLock in ops or ops <= _CHECKED_ONLY:
         return Protocol(False, False)
     is_async_commit = (
         options.async_commit
         and len(mutations) <= options.async_commit_keys
-        and sum(len(mutation.key) for mutation in mutations) <= options.async_commit_bytes
+        and sum([len(mutation.key) for mutation in mutations]) <= options.async_commit_bytes
     )
     return Protocol(is_async_commit, options.one_pc)
 

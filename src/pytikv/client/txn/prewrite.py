@@ -84,24 +84,22 @@ class Prewrite:
         by_itself = self._terms.is_async_commit or self._terms.is_one_pc or self.one_pc_in_doubt
         return by_itself and not self._is_refused and self._unsent == 0
 
-    async def run(self, groups: Sequence[tuple[Any, Sequence[Mutation]]], call: Call) -> None:
-        """Prewrite all mutations, grouped by region. Raises the TikvError that ends the commit."""
-        await self._send_groups(groups, call, is_again=False)
-
-    async def _send_groups(
-        self, groups: Sequence[tuple[Any, Sequence[Mutation]]], call: Call, *, is_again: bool
+    async def run(
+        self, groups: Sequence[tuple[Any, Sequence[Mutation]]], call: Call, *, is_again: bool = False
     ) -> None:
+        """Prewrite mutations, grouped by region: all of them, or a part again whose region has changed.
+
+        Raises the TikvError that ends the commit.
+        """
         parts = []
         for region, items in groups:
             # After a change of regions nobody knows how many keys lie in one: a store must not resolve them one by one.
             txn_size = UNKNOWN_TXN_SIZE if is_again else len(items)
             parts += [(region, batch, txn_size) for batch in batches(items, write_size)]
-        if len(parts) > 1:
-            self._terms.is_one_pc = False
-        else:
-            ((region, batch, txn_size),) = parts
-            await self._send(region, batch, txn_size, call, is_again)
+        if len(parts) == 1:
+            await self._send(*parts[0], call, is_again)
             return
+        self._terms.is_one_pc = False
         jobs = [
             partial(self._send, region, batch, txn_size, call.fork(), is_again) for region, batch, txn_size in parts
         ]
@@ -132,7 +130,7 @@ class Prewrite:
         except TikvError as error:
             self._note_failure(error, call)
             raise
-        await self._send_groups(groups, call, is_again=is_again)
+        await self.run(groups, call, is_again=is_again)
 
     def _note_failure(self, error: TikvError, call: Call) -> None:
         call.settle(error)

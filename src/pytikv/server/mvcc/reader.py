@@ -225,7 +225,11 @@ class MvccReader:
         found = self.seek_write(key, ts)
         while found is not None:
             yield found
-            found = self.seek_write(key, found[0] - 1) if found[0] else None
+            found = self.older_write(key, found[0])
+
+    def older_write(self, key: bytes, commit_ts: int) -> tuple[int, Write] | None:
+        """Return the next record of `key` below the one at `commit_ts`."""
+        return self.seek_write(key, commit_ts - 1) if commit_ts else None
 
     def has_records(self, start: bytes, end: bytes) -> bool:
         """Tell whether ``write`` holds any record in `[start, end)`, both with or without timestamps."""

@@ -147,8 +147,13 @@ class _Prewrite:
             raise wrong_assertion
 
     def _add(self, mutation: Mutation) -> None:
+        secondaries = self._secondaries
+        if secondaries and mutation.key != self._primary_key:
+            secondaries = _UNUSED
         try:
-            min_commit_ts = self._prewrite(mutation)
+            min_commit_ts = prewrite(
+                self._txn, self._reader, self._props, mutation, secondaries, self._publish, self._generation
+            )
         except KeyIsLocked as error:
             if not self._is_committed(mutation.key):
                 self._locks.append(error)
@@ -163,13 +168,6 @@ class _Prewrite:
         else:
             if self._props.computes_commit_ts:
                 self._note_min_commit_ts(mutation.key, min_commit_ts)
-
-    def _prewrite(self, mutation: Mutation) -> int | None:
-        secondaries = self._secondaries
-        if secondaries and mutation.key != self._primary_key:
-            secondaries = _UNUSED
-        txn, reader, props = self._txn, self._reader, self._props
-        return prewrite(txn, reader, props, mutation, secondaries, self._publish, self._generation)
 
     def _note_min_commit_ts(self, key: bytes, min_commit_ts: int | None) -> None:
         if min_commit_ts:

@@ -146,22 +146,21 @@ class Prewriting:
 
     def check_for_newer_version(self) -> tuple[int, Write] | None:
         """Look at the newest record that counts, and return it. Raises WriteConflictError and others."""
-        key, start_ts = self.mutation.key, self.props.start_ts
-        newest = True
-        for commit_ts, write in self.reader.writes(key):
+        reader, key, start_ts = self.reader, self.mutation.key, self.props.start_ts
+        found = reader.seek_write(key, TS_MAX)
+        if found is None:
+            self.last_change = NOT_EXIST
+            return None
+        self._note_last_change(found)
+        while found is not None:
+            commit_ts, write = found
             rolled_back = write.write_type is WriteType.ROLLBACK or write.has_overlapped_rollback
             if commit_ts == start_ts and rolled_back:
                 raise self._conflict(commit_ts, write, _SELF_ROLLED_BACK)
-            if newest:
-                self._note_last_change((commit_ts, write))
-                newest = False
-            if self._conflicts(commit_ts, write):
-                continue
-            should_not_exist = self.mutation.should_not_exist
-            check_data_constraint(self.reader, key, (commit_ts, write), start_ts, should_not_exist=should_not_exist)
-            return commit_ts, write
-        if newest:
-            self.last_change = NOT_EXIST
+            if not self._conflicts(commit_ts, write):
+                check_data_constraint(reader, key, found, start_ts, should_not_exist=self.mutation.should_not_exist)
+                return found
+            found = reader.older_write(key, commit_ts)
         return None
 
     def _note_last_change(self, newest: tuple[int, Write]) -> None:
