@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from pytikv.client.region_cache import CachedRegion, RegionCache
 from pytikv.client.request_sender import Call, RegionStale, RequestSender
@@ -27,6 +27,8 @@ __all__ = ["Batch", "Batches", "Locator", "Piece", "RegionMap", "over_range", "r
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+_BORDERS_KEPT: Final = 1024
 
 
 KeyOf = Callable[[Any], bytes] | None
@@ -61,15 +63,18 @@ class RegionMap:
         self._codec = codec
         self._regions = regions
         self._locator = locator
+        self._wire_border = lru_cache(_BORDERS_KEPT)(codec.wire_border)
 
     async def find(self, wire_key: bytes, call: Call, until: bytes | None = None) -> CachedRegion:
         """Return the region that holds a key; `until`: how far the caller goes on from there, in wire form."""
-        key = self._codec.region_key(wire_key)
-        region = self._regions.locate(key, self._rt.now())
+        region = self._cached(wire_key)
         if region is not None:
             return region
         until = None if until is None else self._codec.region_border(until)
-        return await self._locator.locate(key, call.backoffer.deadline, until)
+        return await self._locator.locate(self._codec.region_key(wire_key), call.backoffer.deadline, until)
+
+    def _cached(self, wire_key: bytes) -> CachedRegion | None:
+        return self._regions.locate(self._codec.region_key(wire_key), self._rt.now())
 
     async def find_below(self, wire_key: bytes, call: Call) -> CachedRegion:
         """Return the region that holds the keys just below `wire_key` (`b""`: the last one)."""
@@ -80,16 +85,19 @@ class RegionMap:
     def border(self, border: bytes) -> bytes:
         """Return a region's border in wire form; empty stays empty."""
         try:
-            return self._codec.wire_border(border)
+            return self._wire_border(border)
         except ValueError:
             raise ConfigError("the cluster's regions have borders of another API version: check api_version") from None
 
     async def group(self, items: Sequence[Any], key_of: KeyOf, call: Call) -> list[tuple[CachedRegion, Sequence[Any]]]:
         """Divide items with distinct keys, at least one, by region; within one they may be ordered anew."""
+        if len(items) == 1:
+            key = items[0] if key_of is None else key_of(items[0])
+            return [(self._cached(key) or await self.find(key, call), items)]
         first, last = min(items, key=key_of), max(items, key=key_of)
         if key_of is not None:
             first, last = key_of(first), key_of(last)
-        region = await self.find(first, call, last + b"\x00")
+        region = self._cached(first) or await self.find(first, call, last + b"\x00")
         end = self.border(region.end_key)
         if not end or last < end:
             return [(region, items)]
@@ -102,7 +110,8 @@ class RegionMap:
             if high == len(ordered):
                 return groups
             low = high
-            region = await self.find(ordered[low] if key_of is None else key_of(ordered[low]), call, last + b"\x00")
+            first = ordered[low] if key_of is None else key_of(ordered[low])
+            region = self._cached(first) or await self.find(first, call, last + b"\x00")
             end = self.border(region.end_key)
 
     async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[Piece]:
@@ -123,13 +132,16 @@ async def run_bounded(rt: Runtime, jobs: Sequence[Callable[[], Coroutine[Any, An
     if len(jobs) == 1:
         await jobs[0]()
         return
+    if len(jobs) <= limit:
+        await rt.gather(*(job() for job in jobs))
+        return
     waiting = iter(jobs)
 
     async def work() -> None:
         for job in waiting:
             await job()
 
-    await rt.gather(*(work() for _ in range(min(limit, len(jobs)))))
+    await rt.gather(*(work() for _ in range(limit)))
 
 
 class Batch(Protocol[ItemT]):

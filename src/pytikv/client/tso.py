@@ -148,6 +148,8 @@ class TsoClient:
         now = self._rt.now()
         # A little before the holder's time is up, so that the reasons are heard and not only that it is up.
         until = min(now + self._timeout_s, wants[0].deadline - min(_LAST_S, (wants[0].deadline - now) / 10))
+        if len(wants) == 1:
+            return [await self._ask(wants[0].amount, until)]
         blocks: list[_Block] = []
         at = 0
         while at < len(wants):

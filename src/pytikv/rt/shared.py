@@ -206,19 +206,21 @@ class Combiner(Generic[Item, Result]):
         entry: _Entry[Item, Result] = _Entry(item)
         turn: SharedFuture[Result | _Lead] | None = None
         with self._lock:
-            self._waiting.append(entry)
             if self._led:
+                self._waiting.append(entry)
                 entry.turn = turn = SharedFuture()
-            self._led = True
-        if turn is not None:
-            try:
-                value = await self._rt.wait(turn, deadline)
-            except BaseException:
-                self._withdraw(entry)
-                raise
-            if value is not _LEAD:
-                return cast("Result", value)
-        return await self._lead(entry, deadline)
+            else:  # nobody waits: there is nothing else to take
+                self._led = entry.taken = True
+        if turn is None:
+            return await self._lead(entry, [entry], deadline)
+        try:
+            value = await self._rt.wait(turn, deadline)
+        except BaseException:
+            self._withdraw(entry)
+            raise
+        if value is not _LEAD:
+            return cast("Result", value)
+        return await self._lead(entry, [], deadline)
 
     def _withdraw(self, entry: _Entry[Item, Result]) -> None:
         """Leave the queue; when the lead had just come to us, pass it on."""
@@ -230,10 +232,10 @@ class Combiner(Generic[Item, Result]):
         if leads:
             self._pass_on()
 
-    async def _lead(self, own: _Entry[Item, Result], deadline: float) -> Result:
-        batch: list[_Entry[Item, Result]] = []
+    async def _lead(self, own: _Entry[Item, Result], batch: list[_Entry[Item, Result]], deadline: float) -> Result:
+        """Flush, for `batch` or what waits by now."""
         try:
-            batch = self._take(own)
+            batch = batch or self._take(own)
             items = [entry.item for entry in batch]
             if self._keeps_time:
                 results = await self._flush(items)
