@@ -271,6 +271,35 @@ def test_a_dead_holder_is_not_waited_for_longer_than_its_ttl(store: Store) -> No
     store.run(run(), node)
 
 
+@pytest.mark.parametrize("fair", [False, True], ids=["plain", "fair"])
+@pytest.mark.filterwarnings("ignore:transaction .* was neither:ResourceWarning")
+def test_locks_of_the_dead_are_found_soon(store: Store, fair: bool) -> None:
+    """A store names one lock at a time, and only when the wait for it is over: no second for each of them."""
+    dead, node = store.node(), store.node()
+
+    async def run() -> None:
+        keys = [b"%d" % n for n in range(5)]
+        left = [await dead.do(holder(dead, key)) for key in keys]
+        assert all(one.is_open for one in left)
+        store.world.crash(dead.name)
+        await node.rt.sleep(25)
+        async with node.begin(pessimistic=True, fair_locking=fair) as txn:
+            for alike in (keys[:1], keys[1:]):
+                began = node.rt.now()
+                await txn.lock_keys(alike)
+                assert node.rt.now() - began < 0.15 * len(alike)
+        live = await node.begin(pessimistic=True)
+        await live.put(b"live", b"1")
+        asked = len(node.requests("KvPessimisticLock"))
+        waiting = await node.begin(pessimistic=True, fair_locking=fair)
+        assert isinstance(await error_of(waiting.lock_keys([b"live"], wait=3.05)), LockTimeout)
+        assert len(node.requests("KvPessimisticLock")) - asked == 4  # 0.1 s, then by the store's seconds
+        await live.rollback()
+        await waiting.rollback()
+
+    store.run(run(), node)
+
+
 def test_a_lock_whose_answer_was_lost(store: Store) -> None:
     node = store.node()
 
