@@ -244,7 +244,8 @@ class TxnOptions:
 
     lock_ttl_ms: int | None = field(default=None, metadata=_kind(_count(1, 3_600_000)))
     """Milliseconds that the locks live without a sign of this client. None: by size, 3 to 20 s; 20 s where heartbeats
-    keep them alive, as in pessimistic and large transactions."""
+    keep them alive, as in pessimistic and large transactions. They come every 10 s: less than that lets others end a
+    transaction that takes longer."""
 
     fair_locking: bool = field(default=False, metadata=_kind(_flag))
     """Pessimistic: whether a key that was written meanwhile is locked all the same, for the caller to read again,

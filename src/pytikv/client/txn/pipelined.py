@@ -165,7 +165,7 @@ class Pipeline:
             start_ts=self._start_ts,
             min_commit_ts=self._start_ts + 1,
             generation=self._generation,
-            lock_ttl=MANAGED_TTL_MS + elapsed_ms,
+            lock_ttl=(self._options.lock_ttl_ms or MANAGED_TTL_MS) + elapsed_ms,
             assertion_level=self._level,  # type: ignore[arg-type]  # the stub knows the enum's members only
         )
         for op, key, value, assertion, _, _ in batch:
