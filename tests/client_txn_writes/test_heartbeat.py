@@ -142,11 +142,15 @@ def test_short_transactions_cost_no_heartbeat_and_one_keeper_serves_many(store: 
     store.run(run(), node)
 
 
+def _writes_b(request: Any) -> bool:
+    return any(mutation.key.endswith(b"b") for mutation in request.mutations)
+
+
 def test_a_large_optimistic_write_is_kept_alive(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytikv.client.txn.committer.HEARTBEAT_BYTES", 100)
     store.split(b"b")
     node = store.node(timeout=60)
-    node.faults = [Fault("KvPrewrite", "drop request", n) for n in range(1, 30)]
+    node.faults = [Fault("KvPrewrite", "drop request", n, _writes_b) for n in range(16)]
 
     async def run() -> None:
         async with node.begin(async_commit=False, one_pc=False, lock_ttl_ms=15_000) as txn:
