@@ -7,30 +7,32 @@ families. The world is `testing.sim`'s: tasks run in turn, waiting costs nothing
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytikv.client.backoff import REGION_MISS, Backoffer
-from pytikv.client.deadline import effective
+sys.path.append(str(Path(__file__).parents[1] / "txn_fakes"))
+
+from txn_regions import EPOCH_MS, Place, RoutedFake, error_of, split
+from txn_regions import raw_fakes as raw_fakes_module
+
+from pytikv.client.backoff import REGION_MISS
 from pytikv.client.request_sender import Call, RegionStale
-from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
+from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import ReadOptions
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.codec import api
 from pytikv.config import ClientConfig
-from pytikv.errors import InvalidArgument, TikvError
+from pytikv.errors import InvalidArgument
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.testing.sim import World
 from pytikv.types import MAX_TIMESTAMP, Timestamp
 
-EPOCH_MS = 1_700_000_000_000
 PUT, DELETE = kvrpcpb.Put, kvrpcpb.Del
 
 
@@ -42,19 +44,7 @@ class Held:
     value: bytes | None = None
 
 
-@dataclasses.dataclass(eq=False)
-class Place:
-    """A region: `[start, end)` in wire form."""
-
-    start: bytes
-    end: bytes
-    valid: bool = True
-
-    def holds(self, key: bytes) -> bool:
-        return self.start <= key and (not self.end or key < self.end)
-
-
-class Scripted:
+class Scripted(RoutedFake):
     """`TxnBackend` and store in one. `fault(name, request, place)` may raise, or return an answer."""
 
     def __init__(self, world: World, *, version: int = 1, **options: Any) -> None:
@@ -62,7 +52,7 @@ class Scripted:
         self.config = ClientConfig(api_version=version, **options)
         self.codec = api.v2(0, is_raw=False) if version == 2 else api.txn_v1()
         self.shared: dict[str, Any] = {}
-        self.places = [Place(b"", b"")]
+        self.places = self.known = [Place(b"", b"")]
         self.versions: dict[bytes, list[tuple[int, int, bytes | None]]] = {}
         self.locks: dict[bytes, Held] = {}
         self.records: dict[tuple[bytes, int], int] = {}  # (key, start_ts) -> commit_ts, 0: rolled back
@@ -106,12 +96,7 @@ class Scripted:
         return info
 
     def split(self, *keys: bytes) -> None:
-        for key in map(self.wire, keys):
-            old = next(place for place in self.places if place.holds(key))
-            old.valid = False
-            self.places.remove(old)
-            self.places += [Place(old.start, key), Place(key, old.end)]
-        self.places.sort(key=lambda place: place.start)
+        split(self.places, map(self.wire, keys))
 
     def names(self) -> list[str]:
         return [name for name, _, _ in self.calls]
@@ -130,9 +115,6 @@ class Scripted:
 
     # --- the protocol -------------------------------------------------------------------------------------------------
 
-    def with_config(self, config: ClientConfig) -> Scripted:
-        raise AssertionError("not needed")
-
     async def timestamp(self, deadline: float) -> Timestamp:
         self.oracle_calls += 1
         return Timestamp(self.now_ts())
@@ -143,69 +125,6 @@ class Scripted:
     async def validate_read_ts(self, read_ts: int, deadline: float) -> None:
         if read_ts != MAX_TIMESTAMP and read_ts > self.now_ts():
             raise InvalidArgument("the read timestamp lies in the future")
-
-    def call(self, deadline: float | None = None) -> Call:
-        if deadline is None:
-            deadline = effective(self.rt.now(), self.config.timeout)
-        return Call(Backoffer(self.rt, deadline))
-
-    async def find(self, key: bytes, call: Call) -> Any:
-        return next(place for place in self.places if place.holds(key))
-
-    async def group(self, items: Sequence[Any], key_of: Any, call: Call) -> list[tuple[Any, Sequence[Any]]]:
-        assert items
-        assert len(set(items)) == len(items)
-        groups: dict[int, tuple[Place, list[Any]]] = {}
-        for item in sorted(items):
-            place = await self.find(item, call)
-            groups.setdefault(id(place), (place, []))[1].append(item)
-        return list(groups.values())
-
-    async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[TxnPiece]:
-        raise AssertionError("not needed")
-
-    async def first_piece(self, start_key: bytes, end_key: bytes, call: Call, *, reverse: bool = False) -> TxnPiece:
-        fits = [p for p in self.places if (not end_key or p.start < end_key) and (not p.end or p.end > start_key)]
-        place = fits[-1] if reverse else fits[0]
-        ends = [end for end in (place.end, end_key) if end]
-        return TxnPiece(place, max(place.start, start_key), min(ends, default=b""))
-
-    async def get(
-        self,
-        key: bytes,
-        version: int,
-        call: Any,
-        context: RequestContext = DEFAULT_CONTEXT,
-        *,
-        need_commit_ts: bool = False,
-    ) -> Any:
-        request = kvrpcpb.GetRequest(key=key, version=version, need_commit_ts=need_commit_ts)
-        call = call or self.call()
-        while True:
-            try:
-                answer = await self._serve("KvGet", await self.find(key, call), request, call, context)
-                break
-            except RegionStale:
-                continue
-        if answer.HasField("error") or need_commit_ts:
-            return answer
-        return None if answer.not_found else answer.value
-
-    async def batch_get(
-        self,
-        region: Any,
-        keys: Sequence[bytes],
-        version: int,
-        call: Call,
-        context: RequestContext = DEFAULT_CONTEXT,
-        *,
-        need_commit_ts: bool = False,
-    ) -> Any:
-        request = kvrpcpb.BatchGetRequest(keys=keys, version=version)
-        return await self._serve("KvBatchGet", region, request, call, context)
-
-    async def send(self, rpc: Any, region: Any, request: Any, call: Call, context: Any = DEFAULT_CONTEXT) -> Any:
-        return await self._serve(rpc.name, region, request, call, context)
 
     async def _serve(self, name: str, place: Place, request: Any, call: Call, context: RequestContext) -> Any:
         assert self.rt.now() < call.backoffer.deadline, "a request that cannot be answered in time"
@@ -223,9 +142,6 @@ class Scripted:
         if name.startswith("KvGet") or name in ("KvBatchGet", "KvScan"):
             return getattr(self, name)(copy, place, context)
         return getattr(self, name)(copy, place)
-
-    async def send_to_all_stores(self, rpc: Any, request: Any, call: Call) -> list[tuple[str, Any]]:
-        raise AssertionError("not needed")
 
     async def gc_state(self, deadline: float) -> GcState:
         self.calls.append(("gc_state", None, DEFAULT_CONTEXT))
@@ -410,25 +326,10 @@ def scripted(world: World) -> Callable[..., Scripted]:
 @pytest.fixture
 def failing() -> Callable[..., Any]:
     """Run a coroutine that must fail; returns the error."""
-
-    async def run(coroutine: Any) -> TikvError:
-        try:
-            await coroutine
-        except TikvError as error:
-            return error
-        raise AssertionError("it did not fail")
-
-    return run
+    return error_of
 
 
 @pytest.fixture(scope="session")
 def raw_fakes() -> Any:
     """The cluster in memory of the raw client's tests, which speaks bytes."""
-    path = Path(__file__).parents[1] / "client_raw" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("pytikv_raw_fakes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return raw_fakes_module()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for txn_world
+sys.path.append(str(Path(__file__).parents[1] / "txn_fakes"))
 
 from pytikv.testing.sim import World
 
@@ -31,11 +31,6 @@ def store(world: World) -> Any:
 @pytest.fixture(scope="session")
 def serving() -> Any:
     """The class `Serving` of the raw client's tests: a server in a thread of its own."""
-    path = Path(__file__).parents[1] / "client_raw" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("pytikv_raw_fakes_of_writes", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.Serving
+    from txn_regions import raw_fakes
+
+    return raw_fakes().Serving

@@ -7,13 +7,14 @@ can be killed at any request. `Node.faults` says what happens to which request; 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from pytikv.client.backoff import REGION_MISS, TIKV_RPC, Backoffer
-from pytikv.client.deadline import effective
+from txn_regions import EPOCH_MS, Place, RoutedFake, error_of, split
+
+from pytikv.client.backoff import REGION_MISS, TIKV_RPC
 from pytikv.client.request_sender import Call, RegionStale
-from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, RequestContext, TxnPiece
+from pytikv.client.txn.backend import GcState, RequestContext
 from pytikv.client.txn.options import ReadOptions, TxnOptions
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.client.txn.transaction import AsyncTransaction
@@ -30,7 +31,8 @@ from pytikv.server.storage.txn_storage import TxnStorage, Waiting
 from pytikv.testing.sim import World
 from pytikv.types import KeyRange, Timestamp
 
-EPOCH_MS = 1_700_000_000_000
+__all__ = ["EPOCH_MS", "LATENCY_S", "Fault", "Node", "Place", "Store", "error_of"]
+
 LATENCY_S = 0.0005
 
 
@@ -50,18 +52,6 @@ class Fault:
 
     def concerns(self, name: str, number: int, request: Any) -> bool:
         return self.name == name and self.nth in (None, number) and self.when(request)
-
-
-@dataclasses.dataclass(eq=False)
-class Place:
-    """A region: `[start, end)` in wire form."""
-
-    start: bytes
-    end: bytes
-    valid: bool = True
-
-    def holds(self, key: bytes) -> bool:
-        return self.start <= key and (not self.end or key < self.end)
 
 
 class Store:
@@ -89,13 +79,7 @@ class Store:
 
     def split(self, *keys: bytes) -> None:
         """Make regions begin at these user keys."""
-        for key in map(self.codec.encode_key, keys):
-            old = next(place for place in self.places if place.holds(key))
-            if old.start != key:
-                old.valid = False
-                self.places.remove(old)
-                self.places += [Place(old.start, key), Place(key, old.end)]
-        self.places.sort(key=lambda place: place.start)
+        split(self.places, map(self.codec.encode_key, keys))
 
     def node(self, **options: Any) -> Node:
         """A new client."""
@@ -114,7 +98,7 @@ class Store:
         return answer
 
 
-class Node:
+class Node(RoutedFake):
     """`TxnBackend`: one client; see the module."""
 
     def __init__(self, store: Store, name: str, config: ClientConfig) -> None:
@@ -165,9 +149,6 @@ class Node:
 
     # --- the protocol -------------------------------------------------------------------------------------------------
 
-    def with_config(self, config: ClientConfig) -> Node:
-        raise AssertionError("not needed")
-
     async def timestamp(self, deadline: float) -> Timestamp:
         async def take(_: Any) -> Any:
             return self.store.now_ts()
@@ -180,71 +161,6 @@ class Node:
 
     async def validate_read_ts(self, read_ts: int, deadline: float) -> None:
         return None
-
-    def call(self, deadline: float | None = None) -> Call:
-        return Call(Backoffer(self.rt, effective(self.rt.now(), self.config.timeout) if deadline is None else deadline))
-
-    async def find(self, key: bytes, call: Call) -> Any:
-        return next(place for place in self.known if place.holds(key))
-
-    async def group(self, items: Sequence[Any], key_of: Any, call: Call) -> list[tuple[Any, Sequence[Any]]]:
-        assert items, "a real store dies of a request without keys"
-        keys = [key_of(item) if key_of else item for item in items]
-        assert len(set(keys)) == len(keys), "a real store dies of a key that stands twice in a prewrite"
-        groups: dict[int, tuple[Place, list[Any]]] = {}
-        for key, item in sorted(zip(keys, items, strict=True), key=lambda pair: pair[0]):
-            place = await self.find(key, call)
-            groups.setdefault(id(place), (place, []))[1].append(item)
-        return list(groups.values())
-
-    async def pieces(self, start_key: bytes, end_key: bytes, call: Call) -> list[TxnPiece]:
-        found = []
-        for place in self.known:
-            if (not end_key or place.start < end_key) and (not place.end or place.end > start_key):
-                ends = [end for end in (place.end, end_key) if end]
-                found.append(TxnPiece(place, max(place.start, start_key), min(ends, default=b"")))
-        return found
-
-    async def first_piece(self, start_key: bytes, end_key: bytes, call: Call, *, reverse: bool = False) -> TxnPiece:
-        pieces = await self.pieces(start_key, end_key, call)
-        return pieces[-1] if reverse else pieces[0]
-
-    async def get(
-        self,
-        key: bytes,
-        version: int,
-        call: Call | None,
-        context: RequestContext = DEFAULT_CONTEXT,
-        *,
-        need_commit_ts: bool = False,
-    ) -> Any:
-        request = kvrpcpb.GetRequest(key=key, version=version, need_commit_ts=need_commit_ts)
-        call = call or self.call()
-        while True:
-            try:
-                answer = await self._serve("KvGet", await self.find(key, call), request, call, context)
-            except RegionStale:
-                continue
-            if answer.HasField("error") or need_commit_ts:
-                return answer
-            return None if answer.not_found else answer.value
-
-    async def batch_get(
-        self,
-        region: Any,
-        keys: Sequence[bytes],
-        version: int,
-        call: Call,
-        context: RequestContext = DEFAULT_CONTEXT,
-        *,
-        need_commit_ts: bool = False,
-    ) -> Any:
-        return await self._serve(
-            "KvBatchGet", region, kvrpcpb.BatchGetRequest(keys=keys, version=version), call, context
-        )
-
-    async def send(self, rpc: Any, region: Any, request: Any, call: Call, context: Any = DEFAULT_CONTEXT) -> Any:
-        return await self._serve(rpc.name, region, request, call, context)
 
     async def _serve(self, name: str, place: Place, request: Any, call: Call, context: RequestContext) -> Any:
         copy = type(request).FromString(request.SerializeToString())
@@ -319,9 +235,6 @@ class Node:
             self.rt.call_soon(lambda: self.store.world.crash(self.name))
             await self.rt.sleep(3600)
 
-    async def send_to_all_stores(self, rpc: Any, request: Any, call: Call) -> list[tuple[str, Any]]:
-        raise AssertionError("not needed")
-
     async def scatter_region(self, region_id: int, deadline: float) -> None:
         self.steps.append(("scatter", region_id))
 
@@ -330,12 +243,3 @@ class Node:
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} is not needed")
-
-
-async def error_of(coroutine: Any) -> TikvError:
-    """The error of a coroutine that must fail."""
-    try:
-        await coroutine
-    except TikvError as error:
-        return error
-    raise AssertionError("it did not fail")
