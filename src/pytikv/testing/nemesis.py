@@ -7,19 +7,14 @@ the run's seed. `faults` counts what struck.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from pytikv.testing.sim import SimRuntime
-
-if TYPE_CHECKING:
-    from pytikv.testing.simulated import SimulatedRun
+from pytikv.testing.simulated import SERVER, SimulatedRun
 
 __all__ = ["Deed", "Nemesis"]
 
 Deed = Callable[[SimRuntime], str]
 """Does it, and returns its name; nothing when it could not be done now."""
-
-_SERVER = "server"
 
 
 class Nemesis:
@@ -53,7 +48,7 @@ class Nemesis:
     def heal(self) -> None:
         """Undo everything."""
         self.world.network.heal()
-        self.world.resume(_SERVER)
+        self.world.resume(SERVER)
         self.run.server.revive()
 
     def later(self, here: SimRuntime, act: Callable[[], None]) -> None:
@@ -63,21 +58,21 @@ class Nemesis:
     def _crash_server(self, here: SimRuntime) -> str:
         if self.run.server.rt.dead:
             return ""
-        self.world.crash(_SERVER, silent=self.rng.random() < 0.3)
+        self.world.crash(SERVER, silent=self.rng.random() < 0.3)
         self.later(here, self.run.server.revive)
         return "crash"
 
     def _pause_server(self, here: SimRuntime) -> str:
         if self.run.server.rt.dead or self.run.server.rt.paused:
             return ""
-        self.world.pause(_SERVER)
-        self.later(here, lambda: self.world.resume(_SERVER))
+        self.world.pause(SERVER)
+        self.later(here, lambda: self.world.resume(SERVER))
         return "pause"
 
     def _cut_off(self, here: SimRuntime) -> str:
         names = sorted(self.run.names)
         victims = self.rng.sample(names, self.rng.randint(1, len(names)))
-        sides = (victims, [_SERVER]) if self.rng.random() < 0.5 else ([_SERVER], victims)
+        sides = (victims, [SERVER]) if self.rng.random() < 0.5 else ([SERVER], victims)
         self.world.network.partition(*sides, one_way=self.rng.random() < 0.5)
         self.later(here, self.world.network.heal)
         return "partition"

@@ -25,10 +25,10 @@ import traceback
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pytikv.errors import TikvError
-from pytikv.testing.nemesis import Nemesis
+from pytikv.testing.seeded import SeededRandom
 from pytikv.testing.sim import Link, SimRuntime, World
 
 if TYPE_CHECKING:
@@ -184,6 +184,19 @@ class SimServer:
         return True
 
 
+class Striker(Protocol):
+    """What a run needs of its nemesis."""
+
+    rng: SeededRandom
+    faults: dict[str, int]
+
+    def strike(self, here: SimRuntime) -> None:
+        """Do something bad, and undo it after a while."""
+
+    def heal(self) -> None:
+        """Undo everything."""
+
+
 class SimulatedRun(ABC):
     """One run: the world and all that lives in it. A kind of simulation says what clients do and how it is judged."""
 
@@ -206,9 +219,9 @@ class SimulatedRun(ABC):
 
         return MemoryEngine(keep_durable=True)
 
-    def make_nemesis(self) -> Nemesis:
-        """Make what strikes."""
-        return Nemesis(self)
+    @abstractmethod
+    def make_nemesis(self) -> Striker:
+        """Make what strikes: a `nemesis.Nemesis`."""
 
     @abstractmethod
     async def client(self, rt: SimRuntime, number: int, rng: random.Random) -> None:

@@ -16,6 +16,7 @@ from pytikv.codec import memcomparable
 from pytikv.errors import TikvError
 from pytikv.testing.history import History, Status
 from pytikv.testing.linearizability import Report, Verdict, check
+from pytikv.testing.nemesis import Nemesis
 from pytikv.testing.sim import SimRuntime
 from pytikv.testing.simulated import Outcome, SimulatedRun, Weather
 from pytikv.testing.workload import RawProcess, RawWorkload
@@ -86,6 +87,10 @@ class _RawRun(SimulatedRun):
         self._workload = RawWorkload(
             keys=options.keys, operations=options.operations, pause_seconds=options.pause_seconds
         )
+
+    def make_nemesis(self) -> Nemesis:
+        """Make what strikes."""
+        return Nemesis(self)
 
     async def client(self, rt: SimRuntime, number: int, rng: random.Random) -> None:
         """Do all operations."""
