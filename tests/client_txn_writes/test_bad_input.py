@@ -206,6 +206,15 @@ def test_stores_for_raw_data_alone(serving: Any, monkeypatch: pytest.MonkeyPatch
                     work()
 
 
+def test_regions_that_were_cut_for_raw_data(serving: Any) -> None:
+    with serving("1", {}) as server:
+        server.split(b"user_5")
+        with pytikv.TransactionClient.connect(server.url) as db:
+            for work in (lambda: list(db.snapshot().scan()), lambda: db.snapshot().batch_get([b"a", b"z"]), db.gc):
+                with pytest.raises(pytikv.ConfigError, match=r"raw data.*cluster of their own.*API v2"):
+                    work()
+
+
 def test_a_keyspace_that_nobody_made(serving: Any) -> None:
     with serving("2", {}) as server, pytest.raises(pytikv.ConfigError, match=r"'nobodys'.*pytikv serve --keyspace"):
         pytikv.TransactionClient.connect(server.url, api_version=2, keyspace="nobodys")

@@ -29,6 +29,11 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 _BORDERS_KEPT: Final = 1024
+_CUT_OTHERWISE: Final = "the cluster's regions have borders of another API version: check api_version"
+_CUT_FOR_RAW: Final = (
+    "the cluster's regions were cut between keys of raw data, which transactions cannot stand beside in API v1: "
+    "give them a cluster of their own, or use one of API v2 for both"
+)
 
 
 KeyOf = Callable[[Any], bytes] | None
@@ -87,7 +92,7 @@ class RegionMap:
         try:
             return self._wire_border(border)
         except ValueError:
-            raise ConfigError("the cluster's regions have borders of another API version: check api_version") from None
+            raise ConfigError(_CUT_OTHERWISE if self._codec.prefix else _CUT_FOR_RAW) from None
 
     async def group(self, items: Sequence[Any], key_of: KeyOf, call: Call) -> list[tuple[CachedRegion, Sequence[Any]]]:
         """Divide items with distinct keys, at least one, by region; within one they may be ordered anew."""
