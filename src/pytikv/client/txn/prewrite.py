@@ -91,7 +91,7 @@ class Prewrite:
 
         Raises the TikvError that ends the commit.
         """
-        parts = []
+        parts: list[tuple[Any, Sequence[Mutation], int]] = []
         for region, items in groups:
             # After a change of regions nobody knows how many keys lie in one: a store must not resolve them one by one.
             txn_size = UNKNOWN_TXN_SIZE if is_again else len(items)
