@@ -66,11 +66,13 @@ class CallLoop(SocketLoop):
             try:
                 awaited = coroutine.send(None)
             except StopIteration as stop:
-                return cast("T", stop.value)
+                value: T = stop.value
+                return value
             self.current = None
             root.started(awaited)
             self._drive()
-            return cast("T", root.result())
+            value = root.result()
+            return value
         except KeyboardInterrupt:
             self._interrupted()
             raise
@@ -196,11 +198,12 @@ class CallerRuntime:
 
     async def wait(self, awaitable: Future[T] | SharedFutureLike[T], deadline: float | None) -> T:
         """See `Runtime.wait`."""
+        if isinstance(awaitable, LoopFuture):
+            awaitable.deadline = deadline  # of no account where the value is there
+            value: T = await awaitable
+            return value
         if awaitable.done():
             return awaitable.result()
-        if isinstance(awaitable, LoopFuture):
-            awaitable.deadline = deadline
-            return cast("T", await awaitable)
         return await self._wait_shared(cast("SharedFutureLike[T]", awaitable), deadline)
 
     async def _wait_shared(self, shared: SharedFutureLike[T], deadline: float | None) -> T:

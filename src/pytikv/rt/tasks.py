@@ -90,7 +90,8 @@ class LoopFuture(Generic[T]):
     def result(self) -> T:
         """Return the value or raise the error. Raises InvalidState when not done."""
         if self._state == _RESULT:
-            return cast("T", self._value)
+            value: T = self._value
+            return value
         if self._state == _ERROR:
             raise self._value
         raise InvalidState("the future is not done")
@@ -98,6 +99,9 @@ class LoopFuture(Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if not self._state:
             yield self
+        if self._state == _RESULT:
+            value: T = self._value
+            return value
         return self.result()
 
 

@@ -13,7 +13,7 @@ is answered or the call's time is up; they may take longer than `rpc_timeout`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -85,9 +85,9 @@ class RemoteTxn(RemoteView):
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    async def timestamp(self, deadline: float) -> Timestamp:
+    def timestamp(self, deadline: float) -> Coroutine[Any, Any, Timestamp]:
         """See `TxnBackend`."""
-        return await self._cluster.pd.tso.get(deadline)
+        return self._cluster.pd.tso.get(deadline)
 
     async def low_resolution_timestamp(self, max_age_s: float, deadline: float) -> Timestamp:
         """See `TxnBackend`."""
