@@ -156,6 +156,23 @@ def test_none_waits_as_long_as_a_call_may_take(db: pytikv.TransactionClient) -> 
     holder.rollback()
 
 
+@pytest.mark.parametrize("kind", ["pessimistic", "pipelined"])
+def test_locks_are_given_back_though_the_time_is_over(db: pytikv.TransactionClient, kind: str) -> None:
+    options = {"flush_keys": 1, "flush_bytes": 1} if kind == "pipelined" else {}
+    for end in ("rollback", "exception"):
+        txn = db.begin(**KINDS[kind], **options)
+        txn.put(b"k", b"v")
+        if end == "rollback":
+            with pytikv.deadline(0):
+                txn.rollback()
+        else:
+            with contextlib.suppress(pytikv.DeadlineExceeded), pytikv.deadline(0), txn:
+                txn.get(b"other")
+        assert (txn.outcome, txn.is_open) == (Outcome.NOT_APPLIED, False)
+        with db.begin(pessimistic=True) as other:
+            other.lock_keys([b"k"], wait=5)  # their TTL is 20 s
+
+
 # --- what functions and keys are --------------------------------------------------------------------------------------
 
 

@@ -574,14 +574,16 @@ class AsyncTransaction:
             self._end(State.ROLLED_BACK)
 
     async def _release(self, locks: PessimisticLocks, *, waits: bool) -> None:
-        if not waits:
-            locks.end_beat()
-            await Background.of(self._backend).submit(lambda: locks.release(None), "rollback")
-            return
-        try:
-            await locks.release(self._backend.call(self._deadline()))
-        except TikvError as error:
-            logger.info("locks of transaction %s were left to expire: %s", self._start_ts, error)
+        if waits:
+            try:
+                await locks.release(self._backend.call(self._deadline()))
+                return
+            except ClientClosed:
+                raise
+            except TikvError as error:  # as a rule the caller's time is over: others should not wait for a TTL
+                logger.info("locks of transaction %s are released in the background: %s", self._start_ts, error)
+        locks.end_beat()
+        await Background.of(self._backend).submit(lambda: locks.release(None), "rollback")
 
     def _end(self, state: State) -> None:
         self._life.state = state
