@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pytikv.client.deadline import current_deadline, effective
@@ -44,6 +44,7 @@ from pytikv.server.engine.meta import EngineMeta, check_format, stored_api_versi
 from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.server import PdServer
 from pytikv.server.storage.api_version import ApiVersion
+from pytikv.server.storage.causal_ts import CausalTs
 from pytikv.server.storage.raw import open_raw as open_raw_storage
 from pytikv.types import MAX_TIMESTAMP
 from pytikv.url import Target
@@ -61,32 +62,6 @@ INLINE_KEYS: Final = 512
 """Above this number of keys, work happens off the loop."""
 
 
-class CausalTimestamps:
-    """Ever larger numbers for the versions of API v2, taken from PD. Safe for threads.
-
-    Blocks are large, and the first is taken at once, because taking one may write the disk, and a loop may be waiting.
-    """
-
-    def __init__(self, take: Callable[[int], int]) -> None:
-        self._take = take
-        self._lock = mutex()
-        self._block = self._next_block()
-
-    def _next_block(self) -> Iterator[int]:
-        last = self._take(_TIMESTAMPS_TAKEN)
-        return iter(range(last - _TIMESTAMPS_TAKEN + 1, last + 1))
-
-    def __call__(self) -> int:
-        """Return the next one."""
-        while True:
-            block = self._block
-            for timestamp in block:  # taking from an iterator is one step: no two threads get the same
-                return timestamp
-            with self._lock:
-                if block is self._block:
-                    self._block = self._next_block()
-
-
 class EmbeddedStore:
     """What clients of one place share. Made by `open_store`; each user calls `release` once."""
 
@@ -97,7 +72,7 @@ class EmbeddedStore:
         self.engine = engine
         self.api_version = version
         self.pd = PdServer(EngineMeta(engine), time=time, getrandbits=bits)
-        self.raw = open_raw_storage(engine, version, now_s=time, causal_ts=CausalTimestamps(self.pd.get_ts))
+        self.raw = open_raw_storage(engine, version, now_s=time, causal_ts=CausalTs(self.pd.get_ts, _TIMESTAMPS_TAKEN))
         self._time = time
         self._txn: TxnStorage | None = None
         self.clean_at = engine.ticket + _CLEAN_EVERY if version is not ApiVersion.V1 else float("inf")

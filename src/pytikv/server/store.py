@@ -21,16 +21,16 @@ from typing import Final, Protocol
 from pytikv.codec import memcomparable
 from pytikv.errors import StorageError
 from pytikv.proto import metapb_pb2 as metapb
-from pytikv.rt.locks import mutex
 from pytikv.server.engine.interface import CF_DEFAULT, CF_WRITE, Engine
 from pytikv.server.engine.meta import EngineMeta, check_format
 from pytikv.server.mvcc.keys import TS_BYTES
 from pytikv.server.regions import PdHandle, RegionEntry, RegionError, RegionTable
 from pytikv.server.storage.api_version import ApiVersion
+from pytikv.server.storage.causal_ts import CausalTs
 from pytikv.server.storage.raw import RawStorage, open_raw
 from pytikv.server.storage.txn_storage import TxnStorage
 
-__all__ = ["CausalTs", "SplitChecker", "SplitLimits", "Store", "StorePd", "open_store"]
+__all__ = ["SplitChecker", "SplitLimits", "Store", "StorePd", "open_store"]
 
 _STORE_ID_KEY: Final = b"store/id"
 _CAUSAL_BLOCK: Final = 256
@@ -71,26 +71,6 @@ class StorePd(PdHandle, Protocol):
     def get_ts(self, count: int) -> int:
         """Take `count` timestamps; return the last."""
         ...
-
-
-class CausalTs:
-    """Timestamps for versions of API v2, taken from PD in blocks. Each is larger than the one before. Thread-safe."""
-
-    def __init__(self, get_ts: Callable[[int], int]) -> None:
-        self._get_ts = get_ts
-        self._lock = mutex()
-        self._next = 0
-        self._last = -1
-
-    def __call__(self) -> int:
-        """Return the next timestamp."""
-        with self._lock:
-            if self._next > self._last:
-                self._last = int(self._get_ts(_CAUSAL_BLOCK))
-                self._next = self._last - _CAUSAL_BLOCK + 1
-            ts = self._next
-            self._next = ts + 1
-            return ts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,7 +133,7 @@ def open_store(
         first.CopyFrom(regions.entries[0].meta)
         pd.bootstrap(meta(store_id), first)
     regions.report_all(pd)
-    raw = open_raw(engine, api_version, now_s=now_s, causal_ts=CausalTs(pd.get_ts))
+    raw = open_raw(engine, api_version, now_s=now_s, causal_ts=CausalTs(pd.get_ts, _CAUSAL_BLOCK))
     txn = TxnStorage(engine, api_version, now_s=now_s, current_ts=lambda: pd.get_ts(1))
     return Store(store_id, pd.cluster_id, engine, api_version, raw, txn, regions, pd, split_limits or SplitLimits())
 

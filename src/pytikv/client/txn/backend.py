@@ -18,21 +18,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
 
 from pytikv.client.openers import Opener, opener
-from pytikv.client.request_sender import Call
+from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.rt.interface import Runtime
 from pytikv.types import Consistency, Timestamp
 
-__all__ = ["DEFAULT_CONTEXT", "GcState", "RequestContext", "TxnBackend", "TxnPiece", "open_txn_backend"]
+__all__ = [
+    "DEFAULT_CONTEXT",
+    "GcState",
+    "RequestContext",
+    "TxnBackend",
+    "TxnPiece",
+    "one_for_all",
+    "open_txn_backend",
+    "send_to_key",
+]
 
 ItemT = TypeVar("ItemT")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -225,6 +235,26 @@ class TxnBackend(Protocol):
 
     def abandon(self, *, forked: bool) -> None:
         """As `close`, without waiting, from any thread: the client was forgotten, or lives in a forked child."""
+
+
+async def send_to_key(
+    backend: TxnBackend, rpc: Rpc, key: bytes, request: Message, call: Call, context: RequestContext = DEFAULT_CONTEXT
+) -> Any:
+    """Send a request about one key to the region that holds it by then; returns the response message."""
+    while True:
+        region = await backend.find(key, call)
+        try:
+            return await backend.send(rpc, region, request, call, context)
+        except RegionStale:
+            continue
+
+
+def one_for_all(backend: TxnBackend, name: str, make: Callable[[TxnBackend], T]) -> T:
+    """Return what all views of one connect share under `name`; it is made when it is first asked for."""
+    found: T | None = backend.shared.get(name)
+    if found is None:  # setdefault is one step: two threads get the same one
+        found = cast("T", backend.shared.setdefault(name, make(backend)))
+    return found
 
 
 open_txn_backend: Final[Opener[TxnBackend]] = opener(

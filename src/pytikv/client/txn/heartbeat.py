@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from pytikv.client.by_region import run_bounded
 from pytikv.client.deadline import forget_deadline
-from pytikv.client.request_sender import RegionStale
 from pytikv.client.rpcs import KV_TXN_HEART_BEAT
-from pytikv.client.txn.backend import DEFAULT_CONTEXT, TxnBackend
+from pytikv.client.txn.backend import TxnBackend, one_for_all, send_to_key
 from pytikv.client.txn.key_errors import key_error
 from pytikv.client.txn.plan import MANAGED_TTL_MS
 from pytikv.errors import TikvError, TransactionAborted
@@ -72,10 +71,7 @@ class HeartBeats:
     @classmethod
     def of(cls, backend: TxnBackend) -> HeartBeats:
         """Return the one of this connect, made when it is first asked for."""
-        found = backend.shared.get(_NAME)
-        if found is None:  # setdefault is one step: two threads get the same one
-            found = backend.shared.setdefault(_NAME, cls(backend))
-        return cast("HeartBeats", found)
+        return one_for_all(backend, _NAME, cls)
 
     def begin(self, beat: Beat) -> None:
         """Keep a transaction's primary lock alive from now on."""
@@ -159,13 +155,7 @@ class HeartBeats:
             advise_lock_ttl=age_ms + MANAGED_TTL_MS,
             min_commit_ts=now_ts if beat.is_pipelined else 0,
         )
-        while True:
-            region = await backend.find(beat.primary, call)
-            try:
-                response = await backend.send(KV_TXN_HEART_BEAT, region, request, call, DEFAULT_CONTEXT)
-            except RegionStale:
-                continue
-            break
+        response = await send_to_key(backend, KV_TXN_HEART_BEAT, beat.primary, request, call)
         if response.HasField("error"):
             self._give_up(beat, key_error(response.error, backend.codec, beat.start_ts))
         else:

@@ -13,10 +13,10 @@ One for all views of a connect. Source of the periods: client-go tikv/kv.go.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 from pytikv.client.flights import Flights
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.backend import TxnBackend, one_for_all
 from pytikv.errors import SnapshotTooOld, TikvError
 from pytikv.rt.locks import mutex
 from pytikv.types import MAX_TIMESTAMP, Timestamp
@@ -47,10 +47,7 @@ class Visibility:
     @classmethod
     def of(cls, backend: TxnBackend) -> Visibility:
         """Return the one of this connect, made when it is first asked for."""
-        found = backend.shared.get(NAME)
-        if found is None:  # setdefault is one step: two threads get the same one
-            found = backend.shared.setdefault(NAME, cls(backend))
-        return cast("Visibility", found)
+        return one_for_all(backend, NAME, cls)
 
     def allows(self, read_ts: int) -> bool:
         """Tell at a glance whether what was read at `read_ts` counts; False: `ensure` must say."""

@@ -24,11 +24,11 @@ from typing import Final
 
 from pytikv.server.pd.errors import PdError
 
-__all__ = ["GC_WORKER", "MAX_BARRIERS", "Advance", "Barrier", "GcStates", "ServiceSafePoint"]
+__all__ = ["FOREVER_S", "GC_WORKER", "MAX_BARRIERS", "Advance", "Barrier", "GcStates", "ServiceSafePoint"]
 
 GC_WORKER: Final = "gc_worker"
 MAX_BARRIERS: Final = 10_000
-_FOREVER_S: Final = (1 << 63) - 1
+FOREVER_S: Final = (1 << 63) - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class GcStates:
         if ttl_s <= 0:
             self._barriers.pop(service_id, None)
         elif safe_point >= self.txn_safe_point:
-            self._put_barrier(Barrier(service_id, safe_point, min(now_s + ttl_s, _FOREVER_S)), now_s)
-        return ServiceSafePoint(GC_WORKER, self.txn_safe_point, _FOREVER_S - now_s)
+            self._put_barrier(Barrier(service_id, safe_point, min(now_s + ttl_s, FOREVER_S)), now_s)
+        return ServiceSafePoint(GC_WORKER, self.txn_safe_point, FOREVER_S - now_s)
 
     def _put_barrier(self, barrier: Barrier, now_s: int) -> None:
         if len(self.barriers(now_s)) >= MAX_BARRIERS and barrier.service_id not in self._barriers:
@@ -88,11 +88,11 @@ class GcStates:
         self._barriers[barrier.service_id] = barrier
 
     def _advance_txn_safe_point(self, ttl_s: int, target: int, now_s: int) -> ServiceSafePoint:
-        if ttl_s != _FOREVER_S:
+        if ttl_s != FOREVER_S:
             raise PdError("TTL of gc_worker's service safe point must be infinity")
         advance = self.advance_txn_safe_point(target, now_s)
         holder = GC_WORKER if advance.blocker is None else advance.blocker.service_id
-        return ServiceSafePoint(holder, advance.new, _FOREVER_S - now_s)
+        return ServiceSafePoint(holder, advance.new, FOREVER_S - now_s)
 
     def advance_txn_safe_point(self, target: int, now_s: int) -> Advance:
         """Raise the txn safe point to `target`, or to the lowest barrier below. Raises PdError for a lower target."""
@@ -127,7 +127,7 @@ class GcStates:
                 f"[PD:gc:ErrGCBarrierTSBehindTxnSafePoint]trying to set a GC barrier on ts {ts} which is already "
                 f"behind the txn safe point {self.txn_safe_point}"
             )
-        barrier = Barrier(barrier_id, ts, min(now_s + ttl_s, _FOREVER_S))
+        barrier = Barrier(barrier_id, ts, min(now_s + ttl_s, FOREVER_S))
         self._put_barrier(barrier, now_s)
         return barrier
 

@@ -11,19 +11,18 @@ Source: PD server/gc_service.go.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pytikv.codec.api import NULL_KEYSPACE_ID
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.server.pd.edge import Edge
 from pytikv.server.pd.errors import PdError
-from pytikv.server.pd.gc import Barrier
+from pytikv.server.pd.gc import FOREVER_S, Barrier
 from pytikv.server.pd.server import PdServer
 from pytikv.wire.server import Route
 
 __all__ = ["gc_routes"]
 
-_FOREVER_S: Final = (1 << 63) - 1
 T = TypeVar("T")
 
 
@@ -139,7 +138,7 @@ def _gc_state(pd: PdServer, request: pdpb.GetGCStateRequest) -> pdpb.GetGCStateR
 
 
 def _info(barrier: Barrier, now_s: int) -> pdpb.GCBarrierInfo:
-    ttl_s = _FOREVER_S if barrier.expires_at_s == _FOREVER_S else barrier.expires_at_s - now_s
+    ttl_s = FOREVER_S if barrier.expires_at_s == FOREVER_S else barrier.expires_at_s - now_s
     return pdpb.GCBarrierInfo(barrier_id=barrier.service_id, barrier_ts=barrier.ts, ttl_seconds=ttl_s)
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pytikv.client.request_sender import Call, RegionStale
+from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import MVCC_GET_BY_KEY, MVCC_GET_BY_START_TS
 from pytikv.client.store_errors import raw_error
 from pytikv.client.txn.admin.locks import LockInfo, list_locks
 from pytikv.client.txn.admin.range_task import RangeTask
-from pytikv.client.txn.backend import TxnBackend, TxnPiece
+from pytikv.client.txn.backend import TxnBackend, TxnPiece, send_to_key
 from pytikv.client.txn.key_errors import user_key
 from pytikv.codec.api import KeyCodec
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -123,16 +123,11 @@ async def _describe(backend: TxnBackend, key: bytes, info: Any) -> MvccInfo:
 async def mvcc_by_key(backend: TxnBackend, key: bytes) -> MvccInfo:
     """Return all that the store holds of a user key."""
     wire = backend.codec.encode_key(key)
-    call = backend.call()
-    while True:
-        region = await backend.find(wire, call)
-        try:
-            response = await backend.send(MVCC_GET_BY_KEY, region, kvrpcpb.MvccGetByKeyRequest(key=wire), call)
-        except RegionStale:
-            continue
-        if response.error:
-            raise raw_error(response.error)
-        return await _describe(backend, wire, response.info)
+    request = kvrpcpb.MvccGetByKeyRequest(key=wire)
+    response = await send_to_key(backend, MVCC_GET_BY_KEY, wire, request, backend.call())
+    if response.error:
+        raise raw_error(response.error)
+    return await _describe(backend, wire, response.info)
 
 
 async def mvcc_by_start_ts(backend: TxnBackend, start_ts: int) -> list[MvccInfo]:
