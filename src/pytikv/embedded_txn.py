@@ -109,7 +109,7 @@ class EmbeddedTxn(EmbeddedView):
         self.shared: dict[str, Any] = {} if shared is None else shared
         self._commands = commands or _Commands(store.txn)
         self._pd = store.pd
-        self._take = store.pd.oracle.try_take
+        self._take = store.pd.oracle.try_take_one
 
     def with_config(self, config: ClientConfig) -> EmbeddedTxn:
         """Return a view with other options."""
@@ -130,7 +130,7 @@ class EmbeddedTxn(EmbeddedView):
     async def timestamp(self, deadline: float) -> Timestamp:
         """See `TxnBackend`."""
         try:
-            return Timestamp.compose(*self._take(1))
+            return self._take()
         except BoundReached:  # the disk must be written first
             return await self.rt.run_blocking(self._pd.get_ts)
 

@@ -181,11 +181,13 @@ class Committer:
 
     async def _choose_protocol(self, call: Call) -> None:
         terms, options = self._terms, self._options
-        protocol = choose_protocol(self._mutations, options)
-        if self._broken is not None or not any(protocol):
+        if self._broken is not None:
             return
-        terms.is_async_commit, terms.is_one_pc = protocol
-        terms.secondaries = secondaries(self._mutations, terms.primary) if protocol.is_async_commit else ()
+        terms.is_async_commit, terms.is_one_pc = choose_protocol(self._mutations, options)
+        if terms.is_async_commit:
+            terms.secondaries = secondaries(self._mutations, terms.primary)
+        elif not terms.is_one_pc:
+            return
         if not options.causal or options.commit_wait_until is not None:
             # One above a timestamp that is new now: whoever begins after this commit was reported reads at a later one.
             terms.min_commit_ts = await self._timestamp(call) + 1
@@ -241,9 +243,8 @@ class Committer:
 
     async def _timestamp(self, call: Call) -> Timestamp:
         """Return a new timestamp, above `commit_wait_until`."""
-        backend, options = self._backend, self._options
+        backend, options, until = self._backend, self._options, self._options.commit_wait_until
         now_ts = await backend.timestamp(call.backoffer.deadline)
-        until = options.commit_wait_until
         if until is None or now_ts > until:
             return now_ts
         lag_ms = Timestamp(until).physical_ms - now_ts.physical_ms

@@ -35,6 +35,12 @@ class TimestampOracle:
         with self._mutex:
             return self._tso.allocate(count, int(self._time() * 1000))
 
+    def try_take_one(self) -> Timestamp:
+        """Take a timestamp. Raises BoundReached as `try_take` does."""
+        with self._mutex:
+            physical_ms, logical = self._tso.allocate(1, int(self._time() * 1000))
+        return Timestamp.compose(physical_ms, logical)
+
     def bound_due(self) -> bool:
         """Whether it is time for `save_bound`, before timestamps must wait for it."""
         with self._mutex:

@@ -23,6 +23,6 @@ CHANGE_OVERHEAD_BYTES: Final = 16  # around one key and value
 
 def check_entry(batch: WriteBatch) -> None:
     """Raise RaftEntryTooLarge for a batch over the limit."""
-    size_bytes = batch.size_bytes + len(batch) * CHANGE_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES
+    size_bytes = batch.size_bytes + len(batch.modifies) * CHANGE_OVERHEAD_BYTES + ENTRY_OVERHEAD_BYTES
     if size_bytes > MAX_ENTRY_BYTES:
         raise RaftEntryTooLarge(size_bytes, MAX_ENTRY_BYTES)

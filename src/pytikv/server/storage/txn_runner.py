@@ -82,9 +82,10 @@ class TxnRunner:
             try:
                 result = body(work)
                 ticket = 0
-                if txn.batch:
-                    check_entry(txn.batch)
-                    ticket = self.engine.write(txn.batch)
+                batch = txn.batch
+                if batch.modifies:
+                    check_entry(batch)
+                    ticket = self.engine.write(batch)
             finally:
                 if work.published:
                     self.concurrency.retract(work.published)
