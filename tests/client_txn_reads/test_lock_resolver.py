@@ -341,6 +341,49 @@ def test_small_transactions_that_were_met_together(world: Any, store: Any, count
     world.run(body())
 
 
+def test_many_who_meet_locks_in_one_region_ask_it_together(world: Any, store: Any) -> None:
+    """Twenty batches of a write at once, each with locks of transactions of its own: not twenty looks at the region."""
+
+    async def body() -> None:
+        batches = []
+        for batch in range(20):
+            keys = [b"%02d-%02d" % (batch, n) for n in range(TOGETHER)]
+            batches.append([store.lock(key, store.now_ts(ago_ms=9000), primary=b"p" + key) for key in keys])
+        resolver = store.resolver()
+        waits = await store.rt.gather(*(resolver.resolve_for_write(locks, 0, store.call()) for locks in batches))
+        assert waits == [0] * 20
+        assert not store.locks
+        resolves = store.requests("KvResolveLock")
+        assert 1 <= len(resolves) <= 3
+        assert sum(len(one.txn_infos) for one in resolves) == 20 * TOGETHER
+        assert not resolver._joint._last, "nothing is kept"
+
+    world.run(body())
+
+
+def test_a_joint_request_whose_sender_gives_up_is_sent_by_another(world: Any, store: Any) -> None:
+    async def body() -> None:
+        batches = []
+        for batch in range(3):
+            keys = [b"%02d-%02d" % (batch, n) for n in range(TOGETHER)]
+            batches.append([store.lock(key, store.now_ts(ago_ms=9000), primary=b"p" + key) for key in keys])
+        resolver, rt = store.resolver(), store.rt
+
+        async def resolve(locks: Any) -> None:
+            assert await resolver.resolve_for_write(locks, 0, store.call()) == 0
+
+        tasks = [rt.spawn(resolve(locks), name="resolve") for locks in batches]
+        while not store.requests("KvResolveLock"):
+            await rt.sleep(0.0001)
+        tasks[0].cancel()
+        while not all(task.done() for task in tasks):
+            await rt.sleep(0.0001)
+        assert not [key for key in store.locks if not key.startswith(b"00")]
+        assert not resolver._joint._last
+
+    world.run(body())
+
+
 def test_many_transactions_at_once(world: Any, store: Any) -> None:
     async def body() -> None:
         locks = [store.lock(b"k%d" % n, store.now_ts(ago_ms=9000), primary=b"k%d" % n) for n in range(300)]
