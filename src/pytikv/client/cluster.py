@@ -18,13 +18,13 @@ from pytikv.client.store_cache import StoreCache
 from pytikv.client.store_config import StoreConfigs
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, check_config
 from pytikv.rt.interface import Runtime
 from pytikv.rt.tls import TlsContext, load_client_tls
 from pytikv.url import Target
 from pytikv.wire.channel import ChannelConfig
 
-__all__ = ["Cluster", "connect_cluster"]
+__all__ = ["Cluster", "cluster_config", "connect_cluster"]
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,10 +72,19 @@ def _pool(rt: Runtime, config: ClientConfig, tls: TlsContext | None, feedbacks: 
     return ConnectionPool(rt, settings, tls)
 
 
+def cluster_config(config: ClientConfig) -> ClientConfig:
+    """Return `config` with its api_version settled: 2 where there is a keyspace, 1 where nothing says otherwise.
+
+    Raises ConfigError where options contradict it.
+    """
+    version = config.api_version or (2 if config.keyspace is not None else 1)
+    return check_config(config.replace(api_version=version))
+
+
 async def connect_cluster(
     rt: Runtime, target: Target, config: ClientConfig, *, is_raw: bool = True
 ) -> tuple[Cluster, KeyCodec]:
-    """Connect to the cluster at `target` for raw or for transactional data.
+    """Connect to the cluster at `target` for raw or for transactional data; the api_version is settled.
 
     Raises ConnectionFailed, DeadlineExceeded, and ConfigError: TLS files, another API version, an unknown keyspace.
     """

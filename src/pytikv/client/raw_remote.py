@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pytikv.client import rpcs
 from pytikv.client.by_region import Batch, Batches, ItemT, Piece, over_range
-from pytikv.client.cluster import Cluster, connect_cluster
+from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.pages import Pair
 from pytikv.client.raw_backend import RawPage, Span, Write
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
@@ -26,7 +26,7 @@ from pytikv.client.rpcs import Kind
 from pytikv.client.store_errors import raw_error
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL, decode_get, encode_delete, encode_get, encode_put
-from pytikv.config import ClientConfig, check_config
+from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, Outcome, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
@@ -370,7 +370,6 @@ class RemoteRaw(RemoteView):
 
 async def open_raw(rt: Runtime, target: Target, config: ClientConfig) -> RemoteRaw:
     """Connect to the cluster at `target`; the opener that `raw_backend.open_backend` calls."""
-    version = config.api_version or (2 if config.keyspace is not None else 1)
-    config = check_config(config.replace(api_version=version))
+    config = cluster_config(config)
     cluster, codec = await connect_cluster(rt, target, config)
     return RemoteRaw(cluster, config, codec)

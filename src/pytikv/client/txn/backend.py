@@ -26,7 +26,7 @@ from pytikv.client.openers import Opener, opener
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
-from pytikv.config import ClientConfig
+from pytikv.config import ClientConfig, Priority, ReplicaRead
 from pytikv.rt.interface import Runtime
 from pytikv.types import Consistency, Timestamp
 
@@ -55,9 +55,9 @@ class RequestContext:
 
     isolation: int = 0
     """kvrpcpb.IsolationLevel: SI 0, RC 1, RCCheckTS 2."""
-    priority: str | None = None
+    priority: Priority | None = None
     not_fill_cache: bool = False
-    replica_read: str | None = None
+    replica_read: ReplicaRead | None = None
     stale_read: bool = False
     request_source: str | None = None
     resource_group_tag: bytes | None = None

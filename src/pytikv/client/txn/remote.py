@@ -19,7 +19,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from pytikv.client import backoff, rpcs
-from pytikv.client.cluster import Cluster, connect_cluster
+from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
 from pytikv.client.deadline import effective
 from pytikv.client.remote_view import REGION_ERROR, RemoteView
@@ -33,7 +33,7 @@ from pytikv.client.txn.pd_gc import PdGc
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL
 from pytikv.codec.hot_txn import decode_get, decode_pairs, encode_get
-from pytikv.config import ClientConfig, check_config
+from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, TikvError, UnsupportedByServer
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
@@ -64,8 +64,7 @@ def _encode_extra(context: RequestContext) -> Extra:
         request_source=context.request_source or "", resource_group_tag=context.resource_group_tag or b""
     )
     is_kept = not context.resolved_locks and not context.committed_locks
-    policy: Any = context.replica_read
-    return Extra(data + over.SerializeToString(), policy, context.stale_read, is_kept)
+    return Extra(data + over.SerializeToString(), context.replica_read, context.stale_read, is_kept)
 
 
 class RemoteTxn(RemoteView):
@@ -267,7 +266,6 @@ class RemoteTxn(RemoteView):
 
 async def open_txn(rt: Runtime, target: Target, config: ClientConfig) -> RemoteTxn:
     """Connect to the cluster at `target`; the opener that `backend.open_txn_backend` calls."""
-    version = config.api_version or (2 if config.keyspace is not None else 1)
-    config = check_config(config.replace(api_version=version))
+    config = cluster_config(config)
     cluster, codec = await connect_cluster(rt, target, config, is_raw=False)
     return RemoteTxn(cluster, config, codec, {})

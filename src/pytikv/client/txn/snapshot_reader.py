@@ -41,7 +41,6 @@ CACHE_BYTES: Final = 64 << 20
 KEYS_PER_REQUEST: Final = 5120  # as client-go, txnkv/txnsnapshot/snapshot.go
 _IDS_KEPT: Final = 1024
 _ENTRY_BYTES: Final = 100  # what a dict takes for an entry, about
-_UNKNOWN: Final = object()
 _ONE_BY_ONE: Final = 'the timestamp of "the latest" reads single keys: read many at one of the oracle'
 
 
@@ -59,7 +58,7 @@ class SnapshotReader:
         self._visibility = Visibility.of(backend)
         self._prefix = backend.codec.prefix
         self._keeps = options.cache and not self._is_latest
-        self._cache: dict[bytes, Any] = {}
+        self._cache: dict[bytes, bytes | None] = {}
         self._cache_left = CACHE_BYTES
         self._now = backend.rt.now
 
@@ -67,10 +66,8 @@ class SnapshotReader:
 
     async def get(self, key: bytes) -> bytes | None:
         """Return the value at the timestamp, None where there is no such key."""
-        known: Any = self._cache.get(key, _UNKNOWN)
-        if known is not _UNKNOWN:
-            found: bytes | None = known
-            return found
+        if key in self._cache:
+            return self._cache[key]
         began = self._now()
         wire = self._prefix + key
         answer = await self.backend.get(wire, self.start_ts, None, self._context)

@@ -11,7 +11,6 @@ Source: TiKV src/storage/mvcc/reader (collect_mvcc_info), src/server/debug.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import MVCC_GET_BY_KEY, MVCC_GET_BY_START_TS
@@ -73,7 +72,7 @@ class MvccInfo:
     """start_ts of values that belong to no record and no lock: there should be none."""
 
 
-def _lock(lock: Any, values: dict[int, bytes], details: LockInfo | None, codec: KeyCodec) -> MvccLock:
+def _lock(lock: kvrpcpb.MvccLock, values: dict[int, bytes], details: LockInfo | None, codec: KeyCodec) -> MvccLock:
     kind = kvrpcpb.Op.Name(lock.type)
     value = lock.short_value or values.pop(lock.start_ts, b"") if kind == "Put" else None
     return MvccLock(
@@ -90,7 +89,7 @@ def _lock(lock: Any, values: dict[int, bytes], details: LockInfo | None, codec: 
     )
 
 
-def _version(write: Any, values: dict[int, bytes]) -> MvccVersion:
+def _version(write: kvrpcpb.MvccWrite, values: dict[int, bytes]) -> MvccVersion:
     kind = kvrpcpb.Op.Name(write.type)
     value: bytes | None = None
     if kind == "Put":  # a value that is not beside the record is in it, the empty one included
@@ -106,8 +105,8 @@ def _version(write: Any, values: dict[int, bytes]) -> MvccVersion:
     )
 
 
-async def _describe(backend: TxnBackend, key: bytes, info: Any) -> MvccInfo:
-    """Return a store's answer (kvrpcpb.MvccInfo) about a wire key as users see it."""
+async def _describe(backend: TxnBackend, key: bytes, info: kvrpcpb.MvccInfo) -> MvccInfo:
+    """Return a store's answer about a wire key as users see it."""
     codec = backend.codec
     details = None
     if info.HasField("lock"):
@@ -132,7 +131,7 @@ async def mvcc_by_key(backend: TxnBackend, key: bytes) -> MvccInfo:
 
 async def mvcc_by_start_ts(backend: TxnBackend, start_ts: int) -> list[MvccInfo]:
     """Return what the stores hold of the first key in each region that the transaction `start_ts` wrote or locked."""
-    found: list[tuple[bytes, Any]] = []
+    found: list[tuple[bytes, kvrpcpb.MvccInfo]] = []
 
     async def step(piece: TxnPiece, call: Call) -> tuple[int, bytes | None]:
         request = kvrpcpb.MvccGetByStartTsRequest(start_ts=start_ts)
