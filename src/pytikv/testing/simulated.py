@@ -43,6 +43,7 @@ PD_ADDRESS: Final = "server:2379"
 _VIRTUAL_SECONDS: Final = 600.0
 _FAULTY_SECONDS: Final = 100.0
 _CALM_SECONDS: Final = 3.0
+_TIMEOUT_S: Final = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -301,9 +302,15 @@ class SimulatedRun(ABC):
             if self.running.get(rt.name) == number:
                 del self.running[rt.name]
 
-    async def connect(self, rt: SimRuntime, client_type: Any, options: dict[str, Any]) -> Any:
+    async def connect(self, rt: SimRuntime, client_type: Any, **options: Any) -> Any:
         """Connect, as often as it takes: the server may be down. `options` are added to those of the run."""
-        options = {"api_version": 2 if self.options.api_version == "2" else 1} | options
+        options |= {
+            "api_version": 2 if self.options.api_version == "2" else 1,
+            "timeout": _TIMEOUT_S,
+            "rpc_timeout": _TIMEOUT_S / 2,
+            "connect_timeout": _TIMEOUT_S / 2,
+            "pd_timeout": _TIMEOUT_S / 2,
+        }
         while True:
             try:
                 return await client_type._open(rt, f"tikv://{PD_ADDRESS}", options)

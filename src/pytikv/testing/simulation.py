@@ -23,7 +23,6 @@ from pytikv.testing.workload import RawProcess, RawWorkload
 
 __all__ = ["RawOptions", "RawOutcome", "run_raw"]
 
-_TIMEOUT_S: Final = 2.0
 _STEPS: Final = 300_000
 _KEYSPACE_PREFIX: Final = b"r\x00\x00\x00"  # of raw data in the default keyspace
 
@@ -113,12 +112,4 @@ class _RawRun(SimulatedRun):
     async def _connect(self, rt: SimRuntime) -> Any:
         from pytikv.client.raw import AsyncRawClient
 
-        options = {
-            "timeout": _TIMEOUT_S,
-            "rpc_timeout": _TIMEOUT_S / 2,
-            "connect_timeout": _TIMEOUT_S / 2,
-            "pd_timeout": _TIMEOUT_S / 2,
-            "retry_lost_writes": self._retry_lost_writes,
-            "atomic": True,
-        }
-        return await self.connect(rt, AsyncRawClient, options)
+        return await self.connect(rt, AsyncRawClient, retry_lost_writes=self._retry_lost_writes, atomic=True)

@@ -40,7 +40,6 @@ from pytikv.testing.txn_workload import TxnProcess, TxnWorkload, balance
 
 __all__ = ["TxnOutcome", "TxnRunOptions", "run_txn"]
 
-_TIMEOUT_S: Final = 2.0
 _LOCK_LIVES_S: Final = 25.0  # the longest that a lock blocks after its owner died: 20 s, and some for the way
 _GC_EVERY_S: Final = 2.0
 _GC_LIFE_S: Final = 20.0
@@ -267,10 +266,4 @@ class _TxnRun(SimulatedRun):
     async def _connect(self, rt: SimRuntime) -> Any:
         from pytikv.client.txn.client import AsyncTransactionClient
 
-        options = {
-            "timeout": _TIMEOUT_S,
-            "rpc_timeout": _TIMEOUT_S / 2,
-            "connect_timeout": _TIMEOUT_S / 2,
-            "pd_timeout": _TIMEOUT_S / 2,
-        }
-        return await self.connect(rt, AsyncTransactionClient, options)
+        return await self.connect(rt, AsyncTransactionClient)
