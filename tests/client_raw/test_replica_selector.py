@@ -32,6 +32,14 @@ def test_leader_is_asked_as_leader() -> None:
     assert selector().next() == Choice(A, True, False)
 
 
+def test_a_leader_asked_before_anything_was_chosen_counts() -> None:
+    s = selector()
+    assert s.asked(A) == Choice(A, True, False)
+    assert s.attempts(A) == 1
+    s.on_not_leader(A)
+    assert ask(s) == 2
+
+
 @pytest.mark.parametrize("engine", ["tiflash", "tiflash_compute"])
 @pytest.mark.parametrize("policy", ["leader", "follower", "mixed", "prefer_leader"])
 def test_tiflash_is_never_asked(engine: str, policy: str) -> None:

@@ -111,7 +111,7 @@ class ContextMaker:
         extra: Extra = NO_EXTRA,
     ) -> bytes:
         """Return the context field of a request that has `seconds` left."""
-        more = read_as.value + extra.fields
+        more = extra.fields if read_as is ReadAs.LEADER else read_as.value + extra.fields
         if extra.is_kept and not is_retry and seconds >= self._rpc_timeout_s - _ROUNDING_S:
             return self.kept(region, route, more)
         return context_field(

@@ -97,6 +97,8 @@ def encode(commands: Iterable[tuple[int, bytes, int]]) -> bytes:
 
 
 def _read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
+    if pos < end and data[pos] < 128:
+        return data[pos], pos + 1
     value = shift = 0
     while pos < end and shift < 70:
         byte = data[pos]
