@@ -1,4 +1,7 @@
-"""Fingerprint64 against vectors that Google's C++ code produced, by way of two other implementations; up to 64 bytes Hash64 is the same."""
+"""Fingerprint64 against vectors that Google's C++ code produced, by way of two other implementations.
+
+Up to 64 bytes Hash64 is the same.
+"""
 
 from __future__ import annotations
 
