@@ -20,11 +20,11 @@ from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.pages import Pair
 from pytikv.client.raw_backend import RawPage, Span, Write
 from pytikv.client.raw_batches import DeleteBatch, GetBatch, PutBatch
-from pytikv.client.remote_view import ABOVE_ALL, MAX_KEY_SIZE, REGION_ERROR, RemoteView, Way
+from pytikv.client.remote_view import RemoteView, Way
 from pytikv.client.request_sender import Call, RegionStale
-from pytikv.client.rpcs import Kind
+from pytikv.client.rpcs import REGION_ERROR, Kind
 from pytikv.client.store_errors import raw_error
-from pytikv.codec.api import KeyCodec
+from pytikv.codec.api import ABOVE_ALL, MAX_KEY_SIZE, KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL, decode_get, encode_delete, encode_get, encode_put
 from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, Outcome, TikvError, UnsupportedByServer

@@ -9,27 +9,20 @@ the account of the write.
 
 from __future__ import annotations
 
-from typing import Final
-
 from pytikv.client.by_region import RegionMap
 from pytikv.client.cluster import Cluster
 from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, rpc_timeout_s
 from pytikv.client.deadline import current_deadline, effective
 from pytikv.client.region_cache import CachedRegion, Route
 from pytikv.client.request_sender import Call, RegionStale, RequestSender
-from pytikv.client.rpcs import Rpc
+from pytikv.client.rpcs import REGION_ERROR, Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, TikvError
 from pytikv.wire.errors import RpcError
 
-__all__ = ["ABOVE_ALL", "MAX_KEY_SIZE", "REGION_ERROR", "RemoteView", "Way"]
+__all__ = ["RemoteView", "Way"]
 
-MAX_KEY_SIZE: Final = 8192  # TiKV's default storage.max-key-size
-ABOVE_ALL: Final = b"\xff" * (MAX_KEY_SIZE + 1)
-"""A key above all that TiKV accepts: the upper end of a range in API v1, where the wire has no word for "unbounded"."""
-REGION_ERROR: Final = 0x0A
-"""The first byte of an answer with a region error (field 1)."""
 Way = tuple[CachedRegion, Route, bytes]
 
 

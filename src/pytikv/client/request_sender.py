@@ -37,7 +37,7 @@ from pytikv.client.region_cache import CachedRegion, RegionCache, Route
 from pytikv.client.region_errors import Action, Verdict, classify
 from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
 from pytikv.client.rpc_errors import fatal_error, is_transient
-from pytikv.client.rpcs import Kind, Rpc
+from pytikv.client.rpcs import REGION_ERROR, Kind, Rpc
 from pytikv.client.store_cache import CachedStore, StoreCache
 from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, DeadlineExceeded, Outcome, TikvError
@@ -52,7 +52,6 @@ __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
 _QUICK_STEPS: Final = 3
 _BUSY_AVOIDED_S: Final = 2.0
 _MISMATCH: Final = ("tls", "protocol")
-_REGION_ERROR: Final = 0x0A  # field 1, in every response
 
 Met = bytes | RpcError | ConnectionFailed
 """What came of asking a replica: the answer's bytes, or why there are none."""
@@ -140,7 +139,7 @@ class RequestSender:
         try:
             if is_ordinary:
                 met = await self._exchange(rpc, region, leader, ReadAs.LEADER, body, call, extra)
-                if type(met) is bytes and (not met or met[0] != _REGION_ERROR):
+                if type(met) is bytes and (not met or met[0] != REGION_ERROR):
                     return met
             selector = self._selector(rpc, region, extra)
             while True:
@@ -210,7 +209,7 @@ class RequestSender:
                 self._pass_over(selector, peer)
         else:
             self._stores.mark_alive(store.id)
-            if not met or met[0] != _REGION_ERROR:
+            if not met or met[0] != REGION_ERROR:
                 return met
             await self._on_region_error(rpc, region, peer, met, selector, call)
         return None

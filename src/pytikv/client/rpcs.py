@@ -45,11 +45,16 @@ __all__ = [
     "RAW_GET_KEY_TTL",
     "RAW_PUT",
     "RAW_SCAN",
+    "REGION_ERROR",
     "SPLIT_REGION",
     "UNSAFE_DESTROY_RANGE",
     "Kind",
     "Rpc",
 ]
+
+
+REGION_ERROR: Final = 0x0A
+"""The first byte of an answer with a region error: field 1 in every response."""
 
 
 class Kind(enum.Enum):

@@ -20,7 +20,21 @@ from typing import Final
 
 from pytikv.codec import memcomparable
 
-__all__ = ["DEFAULT_KEYSPACE_ID", "MAX_KEYSPACE_ID", "NULL_KEYSPACE_ID", "KeyCodec", "raw_v1", "txn_v1", "v2"]
+__all__ = [
+    "ABOVE_ALL",
+    "DEFAULT_KEYSPACE_ID",
+    "MAX_KEYSPACE_ID",
+    "MAX_KEY_SIZE",
+    "NULL_KEYSPACE_ID",
+    "KeyCodec",
+    "raw_v1",
+    "txn_v1",
+    "v2",
+]
+
+MAX_KEY_SIZE: Final = 8192  # TiKV's default storage.max-key-size
+ABOVE_ALL: Final = b"\xff" * (MAX_KEY_SIZE + 1)
+"""A key above all that TiKV accepts: the upper end of a range in API v1, where the wire has no word for "unbounded"."""
 
 DEFAULT_KEYSPACE_ID: Final = 0
 MAX_KEYSPACE_ID: Final = 0xFFFFFF

@@ -22,11 +22,11 @@ from pytikv.client import backoff, rpcs
 from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
 from pytikv.client.deadline import effective
-from pytikv.client.remote_view import REGION_ERROR, RemoteView
+from pytikv.client.remote_view import RemoteView
 from pytikv.client.replica_selector import is_tiflash
 from pytikv.client.request_sender import Call
 from pytikv.client.rpc_errors import fatal_error, is_transient
-from pytikv.client.rpcs import Rpc
+from pytikv.client.rpcs import REGION_ERROR, Rpc
 from pytikv.client.store_cache import CachedStore
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnPiece
 from pytikv.client.txn.pd_gc import PdGc

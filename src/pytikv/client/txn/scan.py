@@ -21,10 +21,10 @@ from typing import Final, Protocol
 from pytikv.client import rpcs
 from pytikv.client.arguments import MAX_SCAN_PAGE, check_count, check_range
 from pytikv.client.pages import Pair
-from pytikv.client.remote_view import ABOVE_ALL
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import RequestContext, TxnBackend, TxnPiece
 from pytikv.client.txn.options import ReadOptions
+from pytikv.codec.api import ABOVE_ALL
 from pytikv.errors import InvalidArgument
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
