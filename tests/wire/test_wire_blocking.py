@@ -217,6 +217,23 @@ def test_all_kinds_of_calls(kind: str) -> None:
         run_on(kind, server.port, body)
 
 
+def test_parts_of_one_blocking_call_are_written_at_once() -> None:
+    async def body(rt: Any, channel: ClientChannel) -> None:
+        written: list[bytes] = []
+        assert await channel.batch(13, b"open", rt.now() + 5) == b"nepo"
+        transport: Any = channel.transport
+        write = transport.write
+        channel._batch._write = transport.write = lambda data: written.append(data) or write(data)
+        assert await channel.batch(13, b"one", rt.now() + 5) == b"eno"
+        assert len(written) == 1
+        parts = [channel.batch(13, b"part %d" % n, rt.now() + 5) for n in range(3)]
+        assert await rt.gather(*parts) == [b"0 trap", b"1 trap", b"2 trap"]
+        assert len(written) == 2
+
+    with serving() as server:
+        run_on("caller", server.port, body)
+
+
 def test_a_leased_connection_learns_of_goaway_before_it_is_used() -> None:
     with serving() as server, contextlib.closing(CallerRuntime()) as rt:
         channel = ClientChannel(rt, address="store")

@@ -294,6 +294,10 @@ class AioRuntime:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("background task %s failed", task.get_name(), exc_info=error)
 
+    def is_alone(self) -> bool:
+        """See `Runtime.is_alone`."""
+        return False
+
     def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """See `Runtime.call_at`."""
         return self._loop.call_later(max(0.0, when - self.now()), callback)

@@ -259,6 +259,10 @@ class CallerRuntime:
         """See `Runtime.call_soon`."""
         self._loop().ready.append(callback)
 
+    def is_alone(self) -> bool:
+        """See `Runtime.is_alone`."""
+        return not self._loop().ready
+
     def call_at(self, when: float, callback: Callable[[], None]) -> LoopTimer:
         """See `Runtime.call_at`. In a call, the timer ends with it."""
         return self._loop().call_at(when, callback)

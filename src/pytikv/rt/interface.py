@@ -206,6 +206,13 @@ class Runtime(Protocol):
         """Run `callback` after what is running now, in the same turn of the loop (used to join writes)."""
         ...
 
+    def is_alone(self) -> bool:
+        """Tell whether nothing else is ready in this turn of the loop: then there is nothing to join a write with.
+
+        False where that cannot be told.
+        """
+        ...
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` at `when` (a value of `now()`); in `rt.caller` it ends with the call."""
         ...

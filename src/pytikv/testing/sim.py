@@ -183,6 +183,10 @@ class SimRuntime(Loop):
         """See `Runtime.call_soon`; like all that is ready, in an order that the seed chooses."""
         self.ready.append(callback)
 
+    def is_alone(self) -> bool:
+        """See `Runtime.is_alone`."""
+        return False
+
     def call_at(self, when: float, callback: Callable[[], None]) -> LoopTimer:
         """See `Runtime.call_at`."""
         timer = LoopTimer(self, callback)

@@ -184,7 +184,7 @@ class ClientChannel:
         if deadline <= now:
             raise RpcError(Status.DEADLINE_EXCEEDED, "no time left to send the command", not_processed=True)
         future: Future[bytes] = self.rt.create_future()
-        if self._exclusive and not batch.pending and not self._blocked:
+        if self._exclusive and not batch.pending and not self._blocked and self.rt.is_alone():
             ident = batch.send_now(slot, request, future, deadline)
         else:
             engine = self.engine
