@@ -37,11 +37,11 @@ from pytikv.embedded_store import INLINE_KEYS, EmbeddedStore, EmbeddedView, Flus
 from pytikv.errors import ClientClosed, ConfigError, InvalidArgument, TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Runtime
-from pytikv.rt.shared import SharedFuture
 from pytikv.server.mvcc.errors import MvccError
 from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.server import PdServer
 from pytikv.server.pd.tso import BoundReached
+from pytikv.server.services.lock_waits import answer_of
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.txn_storage import Done, TxnStorage, Waiting
 from pytikv.types import MAX_TIMESTAMP, Consistency, Timestamp
@@ -50,8 +50,6 @@ from pytikv.url import Target
 __all__ = ["EmbeddedTxn", "open_txn"]
 
 _REGION: Final = "the embedded store"
-_FOREVER_S: Final = (1 << 63) - 1
-_GC_WORKER: Final = "gc_worker"
 
 # Commands that walk over a range, however few keys they name.
 _WALKS: Final = frozenset({"KvScanLock", "KvDeleteRange", "UnsafeDestroyRange", "MvccGetByStartTs"})
@@ -219,28 +217,10 @@ class EmbeddedTxn(EmbeddedView):
         else:
             done = await self.rt.run_blocking(self._commands.execute, name, request)
         if isinstance(done, Waiting):
-            done = await self._wait_for_lock(done, deadline)
+            done = await answer_of(self.rt, done, min(deadline, self.rt.now() + done.deadline_s))
         if done.ticket and self._is_durable and _is_commit_point(name, request):
             await self._wait_durable(done.ticket, deadline)
         return done.response
-
-    async def _wait_for_lock(self, waiting: Waiting, deadline: float) -> Done:
-        answer: SharedFuture[Done] = SharedFuture()
-
-        def tell(done: Done) -> None:
-            answer.set_result(done)
-
-        waiting.on_done(tell)
-        rt = self.rt
-        try:
-            try:
-                return await rt.wait(answer, min(deadline, rt.now() + waiting.deadline_s))
-            except TimeoutError:
-                waiting.expire()  # answers now; where the lock is just being handed over, in a moment
-                return await rt.wait(answer, None)
-        except BaseException:
-            waiting.cancel()
-            raise
 
     async def send_to_all_stores(self, rpc: Rpc, request: Message, call: Call) -> list[tuple[str, Any]]:
         """See `TxnBackend`."""
@@ -260,9 +240,9 @@ class EmbeddedTxn(EmbeddedView):
         """See `TxnBackend`."""
         if target < self._pd.gc_states.txn_safe_point:
             return await self.gc_state(deadline)
-        held = await self._ask_pd(self._pd.update_service_gc_safe_point, _GC_WORKER, _FOREVER_S, target)
-        blocker = "" if held.service_id == _GC_WORKER else held.service_id
-        return GcState(held.safe_point, self._pd.gc_states.gc_safe_point, blocker)
+        moved = await self._ask_pd(self._pd.advance_txn_safe_point, target)
+        blocker = "" if moved.blocker is None else moved.blocker.service_id
+        return GcState(moved.new, self._pd.gc_states.gc_safe_point, blocker)
 
     async def advance_gc_safe_point(self, target: int, deadline: float) -> GcState:
         """See `TxnBackend`. Returns when the versions are removed."""
@@ -298,11 +278,11 @@ class EmbeddedTxn(EmbeddedView):
                 f"barrier {barrier_id!r} at {barrier_ts} lies below the transaction safe point, "
                 f"{self._pd.gc_states.txn_safe_point}: what it should keep may be gone"
             )
-        await self._ask_pd(self._pd.update_service_gc_safe_point, barrier_id, ttl_s, barrier_ts)
+        await self._ask_pd(self._pd.set_gc_barrier, barrier_id, barrier_ts, ttl_s)
 
     async def delete_gc_barrier(self, barrier_id: str, deadline: float) -> None:
         """See `TxnBackend`."""
-        await self._ask_pd(self._pd.update_service_gc_safe_point, barrier_id, 0, 0)
+        await self._ask_pd(self._pd.delete_gc_barrier, barrier_id)
 
     async def _ask_pd(self, question: Callable[..., Any], *args: object) -> Any:
         try:

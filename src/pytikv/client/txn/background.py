@@ -23,10 +23,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pytikv.client.deadline import forget_deadline
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.backend import TxnBackend, one_for_all
 from pytikv.errors import TikvError
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
@@ -60,10 +60,7 @@ class Background:
     @classmethod
     def of(cls, backend: TxnBackend) -> Background:
         """Return the one of this connect, made when it is first asked for."""
-        found = backend.shared.get(_NAME)
-        if found is None:  # setdefault is one step: two threads get the same one
-            found = backend.shared.setdefault(_NAME, cls(backend.rt, backend.config.background_worker_size))
-        return cast("Background", found)
+        return one_for_all(backend, _NAME, lambda _: cls(backend.rt, backend.config.background_worker_size))
 
     async def submit(self, work: Work, name: str) -> None:
         """Run `work()` in the background; here and now where the line is full. `name` is for the log.

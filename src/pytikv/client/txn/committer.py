@@ -34,7 +34,7 @@ from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import KV_CHECK_TXN_STATUS, KV_COMMIT, SPLIT_REGION
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.backend import TxnBackend, send_to_key
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.cleanup import commit_keys, commit_request, release_locks, resolve_range, roll_back_keys
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
@@ -228,16 +228,11 @@ class Committer:
         request = kvrpcpb.CheckTxnStatusRequest(
             primary_key=terms.primary, lock_ts=terms.start_ts, current_ts=terms.start_ts
         )
-        while True:
-            region = await self._backend.find(terms.primary, call)
-            try:
-                answer = await self._backend.send(KV_CHECK_TXN_STATUS, region, request, call, self._context)
-            except RegionStale:
-                continue
-            if answer.HasField("error"):
-                raise key_error(answer.error, self._backend.codec, terms.start_ts)
-            self._prewrite.one_pc_in_doubt = bool(answer.commit_version)
-            return int(answer.commit_version)
+        answer = await send_to_key(self._backend, KV_CHECK_TXN_STATUS, terms.primary, request, call, self._context)
+        if answer.HasField("error"):
+            raise key_error(answer.error, self._backend.codec, terms.start_ts)
+        self._prewrite.one_pc_in_doubt = bool(answer.commit_version)
+        return int(answer.commit_version)
 
     # --- the commit timestamp -----------------------------------------------------------------------------------------
 

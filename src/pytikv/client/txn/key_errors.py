@@ -12,7 +12,7 @@ Source: TiKV src/storage/errors.rs, extract_key_error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from pytikv.client.store_errors import raw_error
@@ -33,7 +33,7 @@ from pytikv.errors import (
 )
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
-__all__ = ["key_error", "refused_entry", "user_key"]
+__all__ = ["key_error", "locks_met", "refused_entry", "user_key"]
 
 
 def user_key(key: bytes, codec: KeyCodec) -> bytes:
@@ -54,6 +54,15 @@ def key_error(error: kvrpcpb.KeyError, codec: KeyCodec, start_ts: int) -> TikvEr
     if error.abort:
         return raw_error(error.abort)
     return ServerError(f"the store refused a request of transaction {start_ts} and did not say why")
+
+
+def locks_met(errors: Sequence[kvrpcpb.KeyError]) -> list[kvrpcpb.LockInfo]:
+    """Return the locks in key errors; of a key with shared locks, each holder's."""
+    found: list[kvrpcpb.LockInfo] = []
+    for error in errors:
+        if error.HasField("locked"):
+            found += error.locked.shared_lock_infos or [error.locked]
+    return found
 
 
 def refused_entry(error: InvalidArgument, entries: Iterable[tuple[bytes, int]], codec: KeyCodec) -> TikvError:

@@ -28,14 +28,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from pytikv.client import backoff, rpcs
 from pytikv.client.by_region import run_bounded
 from pytikv.client.flights import Flights
-from pytikv.client.request_sender import Call, RegionStale
+from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import Rpc
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.backend import TxnBackend, one_for_all, send_to_key
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.joint_resolve import JointResolve
 from pytikv.client.txn.key_batches import over_keys
@@ -99,10 +99,7 @@ class LockResolver:
     @classmethod
     def of(cls, backend: TxnBackend) -> LockResolver:
         """Return the one of this connect, made when it is first asked for."""
-        found = backend.shared.get(_NAME)
-        if found is None:  # setdefault is one step: two threads get the same one
-            found = backend.shared.setdefault(_NAME, cls(backend))
-        return cast("LockResolver", found)
+        return one_for_all(backend, _NAME, cls)
 
     # --- for whom -----------------------------------------------------------------------------------------------------
 
@@ -464,12 +461,7 @@ class LockResolver:
 
     async def _ask(self, rpc: Rpc, key: bytes, request: Any, call: Call) -> Any:
         """Send a request about one key to wherever that is."""
-        while True:
-            region = await self._backend.find(key, call)
-            try:
-                return await self._backend.send(rpc, region, request, call)
-            except RegionStale:
-                continue
+        return await send_to_key(self._backend, rpc, key, request, call)
 
     async def _once(self, key: Hashable, load: Callable[[], Awaitable[None]], call: Call) -> None:
         """Do what `key` names, or wait for whoever is doing it."""

@@ -48,11 +48,10 @@ from pytikv.client.txn.buffer import LOCKED, LOCKED_ABSENT, LOCKED_EXISTS, LOCKE
 from pytikv.client.txn.cleanup import release_locks
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error, refused_entry
+from pytikv.client.txn.key_errors import key_error, locks_met, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import MANAGED_TTL_MS, batches
-from pytikv.client.txn.prewrite import locks_met
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.errors import (
     InvalidArgument,

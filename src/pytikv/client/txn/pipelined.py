@@ -36,7 +36,7 @@ from pytikv.client.txn.cleanup import resolve_range
 from pytikv.client.txn.committer import Committer, Flushed
 from pytikv.client.txn.heartbeat import Beat, HeartBeats
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error, refused_entry
+from pytikv.client.txn.key_errors import key_error, locks_met, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.plan import (
@@ -50,7 +50,6 @@ from pytikv.client.txn.plan import (
     sizes,
     write_size,
 )
-from pytikv.client.txn.prewrite import locks_met
 from pytikv.errors import InvalidArgument, Outcome, TikvError, TransactionAborted, WriteConflict, format_key
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 

@@ -28,13 +28,13 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import KV_PREWRITE
 from pytikv.client.txn.backend import RequestContext, TxnBackend
 from pytikv.client.txn.key_batches import COMMITTER_CONCURRENCY
-from pytikv.client.txn.key_errors import key_error, refused_entry
+from pytikv.client.txn.key_errors import key_error, locks_met, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.plan import UNKNOWN_TXN_SIZE, Mutation, Terms, batches, prewrite_request, sizes, write_size
 from pytikv.errors import InvalidArgument, Outcome, TikvError, WriteConflict, format_key
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
-__all__ = ["Prewrite", "locks_met"]
+__all__ = ["Prewrite"]
 
 
 class Prewrite:
@@ -187,15 +187,6 @@ class Prewrite:
             conflict_start_ts=lock.lock_version,
             reason="Optimistic",
         )
-
-
-def locks_met(errors: Sequence[kvrpcpb.KeyError]) -> list[kvrpcpb.LockInfo]:
-    """Return the locks in key errors; of a key with shared locks, each holder's."""
-    found: list[kvrpcpb.LockInfo] = []
-    for error in errors:
-        if error.HasField("locked"):
-            found += error.locked.shared_lock_infos or [error.locked]
-    return found
 
 
 def _key_of(mutation: Mutation) -> bytes:

@@ -16,10 +16,28 @@ from pytikv.rt.interface import Runtime
 from pytikv.rt.shared import SharedFuture
 from pytikv.server.storage.txn_storage import Done, TxnStorage, Waiting
 
-__all__ = ["LockWaits"]
+__all__ = ["LockWaits", "answer_of"]
 
 _RESUMING_S: Final = 10.0
 """Most time that a request which is resumed when its time is over may take on another thread."""
+
+
+async def answer_of(rt: Runtime, waiting: Waiting, deadline: float) -> Done:
+    """Wait until a lock request has its answer; at `deadline` it is made to give one.
+
+    One that is being resumed just then takes a moment longer. A caller that is cancelled gives the request up.
+    """
+    answer: SharedFuture[Done] = SharedFuture()
+    waiting.on_done(answer.set_result)
+    try:
+        try:
+            return await rt.wait(answer, deadline)
+        except TimeoutError:
+            waiting.expire()
+            return await rt.wait(answer, rt.now() + _RESUMING_S)
+    except BaseException:
+        waiting.cancel()
+        raise
 
 
 class LockWaits:
@@ -35,18 +53,9 @@ class LockWaits:
 
     async def finish(self, waiting: Waiting) -> Done:
         """Wait until a request has its answer. A cancelled caller gives it up."""
-        answer: SharedFuture[Done] = SharedFuture()
-        waiting.on_done(answer.set_result)
         self._begin()
         try:
-            try:
-                return await self._rt.wait(answer, self._rt.now() + waiting.deadline_s)
-            except TimeoutError:
-                waiting.expire()
-                return await self._rt.wait(answer, self._rt.now() + _RESUMING_S)
-        except self._rt.Cancelled:
-            waiting.cancel()
-            raise
+            return await answer_of(self._rt, waiting, self._rt.now() + waiting.deadline_s)
         finally:
             self._end()
 
