@@ -205,6 +205,32 @@ def test_a_lost_heartbeat_ends_it(store: Store) -> None:
     store.run(run(), node)
 
 
+def test_reads_behind_a_lost_lock_are_refused(store: Store) -> None:
+    """Others rolled the transaction back: what lies beneath its lost locks is not what it wrote."""
+    node, other = store.node(), store.node(timeout=60)
+
+    async def run() -> None:
+        async with node.begin() as first:
+            await first.put(b"a", b"old")
+        txn = await node.begin(**SMALL)
+        for key in (b"a", b"b", b"d", b"e"):
+            await txn.put(key, b"123")
+        assert await txn.get(b"c") is None  # never flushed, and the primary lives
+        node.faults = [Fault("KvTxnHeartBeat", "drop request")]
+
+        async def take() -> None:
+            async with other.begin(pessimistic=True) as rival:
+                await rival.lock_keys([b"a"])
+
+        await other.do(take())
+        node.faults = []
+        for key in (b"a", b"c"):
+            assert isinstance(await error_of(txn.get(key)), TransactionAborted), key
+        await txn.rollback()
+
+    store.run(run(), node)
+
+
 def test_regions_that_split_under_way(store: Store) -> None:
     node = store.node()
     node.faults = [

@@ -6,8 +6,11 @@ numbered by *generation*; where a key is written in several, the highest one cou
 primary; its lock is written before all others and kept alive by heartbeats.
 
 Reading own writes: the buffer first, then, for keys between the smallest and the largest one flushed, the stores'
-locks (BufferBatchGet), where an empty value stands for a deletion; so empty values are refused here. Scans cannot see
-flushed writes and are refused once there are any. There are no savepoints: what is flushed cannot be undone by parts.
+locks (BufferBatchGet), where an empty value stands for a deletion; so empty values are refused here. A key without a
+lock may never have been flushed, or its lock was lost: others rolled back a transaction that gave no sign of life.
+Which of the two is told by the primary, whose lock goes before all others; it is asked after them, so that what was
+read holds. Scans cannot see flushed writes and are refused once there are any. There are no savepoints: what is flushed
+cannot be undone by parts.
 
 Commit: the rest is flushed, the primary committed, and the locks behind are resolved by their range in the background.
 A transaction that never filled its buffer is committed like any other. A flush that fails ends the transaction.
@@ -28,8 +31,8 @@ from typing import Any, Final
 from pytikv.client import backoff
 from pytikv.client.by_region import run_bounded
 from pytikv.client.request_sender import Call, RegionStale
-from pytikv.client.rpcs import KV_BUFFER_BATCH_GET, KV_FLUSH
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.rpcs import KV_BUFFER_BATCH_GET, KV_FLUSH, KV_TXN_HEART_BEAT
+from pytikv.client.txn.backend import TxnBackend, send_to_key
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.buffer import WriteBuffer
 from pytikv.client.txn.cleanup import resolve_range
@@ -195,7 +198,17 @@ class Pipeline:
         found: dict[bytes, bytes | None] = {}
         if wanted:
             await self._read_all(wanted, found, call)
+            if len(found) < len(wanted):
+                await self._check_primary(call)
         return found
+
+    async def _check_primary(self, call: Call) -> None:
+        """Raise TransactionAborted where the primary's lock is gone; a heartbeat that asks for nothing tells."""
+        assert self._primary is not None
+        request = kvrpcpb.TxnHeartBeatRequest(primary_lock=self._primary, start_version=self._start_ts)
+        response = await send_to_key(self._backend, KV_TXN_HEART_BEAT, self._primary, request, call)
+        if response.HasField("error"):
+            raise key_error(response.error, self._backend.codec, self._start_ts)
 
     async def _read_all(self, keys: Sequence[bytes], found: dict[bytes, bytes | None], call: Call) -> None:
         groups = await self._backend.group(keys, None, call)
