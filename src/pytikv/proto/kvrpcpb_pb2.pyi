@@ -910,18 +910,20 @@ class GetRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., key: _Optional[bytes] = ..., version: _Optional[int] = ..., need_commit_ts: bool = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("region_error", "error", "value", "not_found", "commit_ts")
+    __slots__ = ("region_error", "error", "value", "not_found", "exec_details_v2", "commit_ts")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     NOT_FOUND_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     value: bytes
     not_found: bool
+    exec_details_v2: ExecDetailsV2
     commit_ts: int
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., value: _Optional[bytes] = ..., not_found: bool = ..., commit_ts: _Optional[int] = ...) -> None: ...
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., value: _Optional[bytes] = ..., not_found: bool = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ..., commit_ts: _Optional[int] = ...) -> None: ...
 
 class ScanRequest(_message.Message):
     __slots__ = ("context", "start_key", "limit", "version", "key_only", "reverse", "end_key", "sample_step")
@@ -1007,16 +1009,18 @@ class PrewriteRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., skip_constraint_check: bool = ..., pessimistic_actions: _Optional[_Iterable[_Union[PrewriteRequest.PessimisticAction, str]]] = ..., txn_size: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., use_async_commit: bool = ..., secondaries: _Optional[_Iterable[bytes]] = ..., try_one_pc: bool = ..., max_commit_ts: _Optional[int] = ..., assertion_level: _Optional[_Union[AssertionLevel, str]] = ..., for_update_ts_constraints: _Optional[_Iterable[_Union[PrewriteRequest.ForUpdateTSConstraint, _Mapping]]] = ..., txn_file_chunks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PrewriteResponse(_message.Message):
-    __slots__ = ("region_error", "errors", "min_commit_ts", "one_pc_commit_ts")
+    __slots__ = ("region_error", "errors", "min_commit_ts", "one_pc_commit_ts", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     MIN_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
     ONE_PC_COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     errors: _containers.RepeatedCompositeFieldContainer[KeyError]
     min_commit_ts: int
     one_pc_commit_ts: int
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., min_commit_ts: _Optional[int] = ..., one_pc_commit_ts: _Optional[int] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., min_commit_ts: _Optional[int] = ..., one_pc_commit_ts: _Optional[int] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class PessimisticLockRequest(_message.Message):
     __slots__ = ("context", "mutations", "primary_lock", "start_version", "lock_ttl", "for_update_ts", "is_first_lock", "wait_timeout", "force", "return_values", "min_commit_ts", "check_existence", "lock_only_if_exists", "wake_up_mode")
@@ -1051,13 +1055,14 @@ class PessimisticLockRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., is_first_lock: bool = ..., wait_timeout: _Optional[int] = ..., force: bool = ..., return_values: bool = ..., min_commit_ts: _Optional[int] = ..., check_existence: bool = ..., lock_only_if_exists: bool = ..., wake_up_mode: _Optional[_Union[PessimisticLockWakeUpMode, str]] = ...) -> None: ...
 
 class PessimisticLockResponse(_message.Message):
-    __slots__ = ("region_error", "errors", "commit_ts", "value", "values", "not_founds", "results")
+    __slots__ = ("region_error", "errors", "commit_ts", "value", "values", "not_founds", "exec_details_v2", "results")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     NOT_FOUNDS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     errors: _containers.RepeatedCompositeFieldContainer[KeyError]
@@ -1065,8 +1070,9 @@ class PessimisticLockResponse(_message.Message):
     value: bytes
     values: _containers.RepeatedScalarFieldContainer[bytes]
     not_founds: _containers.RepeatedScalarFieldContainer[bool]
+    exec_details_v2: ExecDetailsV2
     results: _containers.RepeatedCompositeFieldContainer[PessimisticLockKeyResult]
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., commit_ts: _Optional[int] = ..., value: _Optional[bytes] = ..., values: _Optional[_Iterable[bytes]] = ..., not_founds: _Optional[_Iterable[bool]] = ..., results: _Optional[_Iterable[_Union[PessimisticLockKeyResult, _Mapping]]] = ...) -> None: ...
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., commit_ts: _Optional[int] = ..., value: _Optional[bytes] = ..., values: _Optional[_Iterable[bytes]] = ..., not_founds: _Optional[_Iterable[bool]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ..., results: _Optional[_Iterable[_Union[PessimisticLockKeyResult, _Mapping]]] = ...) -> None: ...
 
 class PessimisticRollbackRequest(_message.Message):
     __slots__ = ("context", "start_version", "for_update_ts", "keys")
@@ -1081,12 +1087,14 @@ class PessimisticRollbackRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., for_update_ts: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class PessimisticRollbackResponse(_message.Message):
-    __slots__ = ("region_error", "errors")
+    __slots__ = ("region_error", "errors", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     errors: _containers.RepeatedCompositeFieldContainer[KeyError]
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class TxnHeartBeatRequest(_message.Message):
     __slots__ = ("context", "primary_lock", "start_version", "advise_lock_ttl", "min_commit_ts", "is_txn_file")
@@ -1105,14 +1113,16 @@ class TxnHeartBeatRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., primary_lock: _Optional[bytes] = ..., start_version: _Optional[int] = ..., advise_lock_ttl: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., is_txn_file: bool = ...) -> None: ...
 
 class TxnHeartBeatResponse(_message.Message):
-    __slots__ = ("region_error", "error", "lock_ttl")
+    __slots__ = ("region_error", "error", "lock_ttl", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     lock_ttl: int
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class CheckTxnStatusRequest(_message.Message):
     __slots__ = ("context", "primary_key", "lock_ts", "caller_start_ts", "current_ts", "rollback_if_not_exist", "force_sync_commit", "resolving_pessimistic_lock", "verify_is_primary", "is_txn_file")
@@ -1139,20 +1149,22 @@ class CheckTxnStatusRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., primary_key: _Optional[bytes] = ..., lock_ts: _Optional[int] = ..., caller_start_ts: _Optional[int] = ..., current_ts: _Optional[int] = ..., rollback_if_not_exist: bool = ..., force_sync_commit: bool = ..., resolving_pessimistic_lock: bool = ..., verify_is_primary: bool = ..., is_txn_file: bool = ...) -> None: ...
 
 class CheckTxnStatusResponse(_message.Message):
-    __slots__ = ("region_error", "error", "lock_ttl", "commit_version", "action", "lock_info")
+    __slots__ = ("region_error", "error", "lock_ttl", "commit_version", "action", "lock_info", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     LOCK_TTL_FIELD_NUMBER: _ClassVar[int]
     COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     LOCK_INFO_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     lock_ttl: int
     commit_version: int
     action: Action
     lock_info: LockInfo
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ..., commit_version: _Optional[int] = ..., action: _Optional[_Union[Action, str]] = ..., lock_info: _Optional[_Union[LockInfo, _Mapping]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., lock_ttl: _Optional[int] = ..., commit_version: _Optional[int] = ..., action: _Optional[_Union[Action, str]] = ..., lock_info: _Optional[_Union[LockInfo, _Mapping]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class CheckSecondaryLocksRequest(_message.Message):
     __slots__ = ("context", "keys", "start_version")
@@ -1165,16 +1177,18 @@ class CheckSecondaryLocksRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., start_version: _Optional[int] = ...) -> None: ...
 
 class CheckSecondaryLocksResponse(_message.Message):
-    __slots__ = ("region_error", "error", "locks", "commit_ts")
+    __slots__ = ("region_error", "error", "locks", "commit_ts", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     LOCKS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_TS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
     commit_ts: int
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ..., commit_ts: _Optional[int] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ..., commit_ts: _Optional[int] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
     __slots__ = ("context", "start_version", "keys", "commit_version", "commit_role", "primary_key", "use_async_commit", "is_txn_file")
@@ -1197,14 +1211,16 @@ class CommitRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., commit_version: _Optional[int] = ..., commit_role: _Optional[_Union[CommitRole, str]] = ..., primary_key: _Optional[bytes] = ..., use_async_commit: bool = ..., is_txn_file: bool = ...) -> None: ...
 
 class CommitResponse(_message.Message):
-    __slots__ = ("region_error", "error", "commit_version")
+    __slots__ = ("region_error", "error", "commit_version", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     COMMIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     commit_version: int
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., commit_version: _Optional[int] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., commit_version: _Optional[int] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class ImportRequest(_message.Message):
     __slots__ = ("mutations", "commit_version")
@@ -1257,14 +1273,16 @@ class BatchGetRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., version: _Optional[int] = ..., need_commit_ts: bool = ...) -> None: ...
 
 class BatchGetResponse(_message.Message):
-    __slots__ = ("region_error", "pairs", "error")
+    __slots__ = ("region_error", "pairs", "exec_details_v2", "error")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     PAIRS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     pairs: _containers.RepeatedCompositeFieldContainer[KvPair]
+    exec_details_v2: ExecDetailsV2
     error: KeyError
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
 
 class BatchRollbackRequest(_message.Message):
     __slots__ = ("context", "start_version", "keys", "is_txn_file")
@@ -1279,12 +1297,14 @@ class BatchRollbackRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., keys: _Optional[_Iterable[bytes]] = ..., is_txn_file: bool = ...) -> None: ...
 
 class BatchRollbackResponse(_message.Message):
-    __slots__ = ("region_error", "error")
+    __slots__ = ("region_error", "error", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class ScanLockRequest(_message.Message):
     __slots__ = ("context", "max_version", "start_key", "limit", "end_key")
@@ -1301,14 +1321,16 @@ class ScanLockRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., max_version: _Optional[int] = ..., start_key: _Optional[bytes] = ..., limit: _Optional[int] = ..., end_key: _Optional[bytes] = ...) -> None: ...
 
 class ScanLockResponse(_message.Message):
-    __slots__ = ("region_error", "error", "locks")
+    __slots__ = ("region_error", "error", "locks", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     LOCKS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     locks: _containers.RepeatedCompositeFieldContainer[LockInfo]
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., locks: _Optional[_Iterable[_Union[LockInfo, _Mapping]]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class ResolveLockRequest(_message.Message):
     __slots__ = ("context", "start_version", "commit_version", "txn_infos", "keys", "is_async", "is_txn_file")
@@ -1329,12 +1351,14 @@ class ResolveLockRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., start_version: _Optional[int] = ..., commit_version: _Optional[int] = ..., txn_infos: _Optional[_Iterable[_Union[TxnInfo, _Mapping]]] = ..., keys: _Optional[_Iterable[bytes]] = ..., is_async: bool = ..., is_txn_file: bool = ...) -> None: ...
 
 class ResolveLockResponse(_message.Message):
-    __slots__ = ("region_error", "error")
+    __slots__ = ("region_error", "error", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class GCRequest(_message.Message):
     __slots__ = ("context", "safe_point")
@@ -1393,12 +1417,14 @@ class FlushRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., mutations: _Optional[_Iterable[_Union[Mutation, _Mapping]]] = ..., primary_key: _Optional[bytes] = ..., start_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., generation: _Optional[int] = ..., lock_ttl: _Optional[int] = ..., assertion_level: _Optional[_Union[AssertionLevel, str]] = ...) -> None: ...
 
 class FlushResponse(_message.Message):
-    __slots__ = ("region_error", "errors")
+    __slots__ = ("region_error", "errors", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     errors: _containers.RepeatedCompositeFieldContainer[KeyError]
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., errors: _Optional[_Iterable[_Union[KeyError, _Mapping]]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class BufferBatchGetRequest(_message.Message):
     __slots__ = ("context", "keys", "version")
@@ -1411,14 +1437,16 @@ class BufferBatchGetRequest(_message.Message):
     def __init__(self, context: _Optional[_Union[Context, _Mapping]] = ..., keys: _Optional[_Iterable[bytes]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class BufferBatchGetResponse(_message.Message):
-    __slots__ = ("region_error", "error", "pairs")
+    __slots__ = ("region_error", "error", "pairs", "exec_details_v2")
     REGION_ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PAIRS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_DETAILS_V2_FIELD_NUMBER: _ClassVar[int]
     region_error: _errorpb_pb2.Error
     error: KeyError
     pairs: _containers.RepeatedCompositeFieldContainer[KvPair]
-    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ...) -> None: ...
+    exec_details_v2: ExecDetailsV2
+    def __init__(self, region_error: _Optional[_Union[_errorpb_pb2.Error, _Mapping]] = ..., error: _Optional[_Union[KeyError, _Mapping]] = ..., pairs: _Optional[_Iterable[_Union[KvPair, _Mapping]]] = ..., exec_details_v2: _Optional[_Union[ExecDetailsV2, _Mapping]] = ...) -> None: ...
 
 class BroadcastTxnStatusRequest(_message.Message):
     __slots__ = ("context", "txn_status")
@@ -1619,3 +1647,209 @@ class TxnStatus(_message.Message):
     rolled_back: bool
     is_completed: bool
     def __init__(self, start_ts: _Optional[int] = ..., min_commit_ts: _Optional[int] = ..., commit_ts: _Optional[int] = ..., rolled_back: bool = ..., is_completed: bool = ...) -> None: ...
+
+class TimeDetail(_message.Message):
+    __slots__ = ("wait_wall_time_ms", "process_wall_time_ms", "kv_read_wall_time_ms", "total_rpc_wall_time_ns")
+    WAIT_WALL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_WALL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    KV_READ_WALL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_RPC_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    wait_wall_time_ms: int
+    process_wall_time_ms: int
+    kv_read_wall_time_ms: int
+    total_rpc_wall_time_ns: int
+    def __init__(self, wait_wall_time_ms: _Optional[int] = ..., process_wall_time_ms: _Optional[int] = ..., kv_read_wall_time_ms: _Optional[int] = ..., total_rpc_wall_time_ns: _Optional[int] = ...) -> None: ...
+
+class TimeDetailV2(_message.Message):
+    __slots__ = ("wait_wall_time_ns", "process_wall_time_ns", "process_suspend_wall_time_ns", "kv_read_wall_time_ns", "total_rpc_wall_time_ns", "kv_grpc_process_time_ns", "kv_grpc_wait_time_ns")
+    WAIT_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_SUSPEND_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    KV_READ_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_RPC_WALL_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    KV_GRPC_PROCESS_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    KV_GRPC_WAIT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    wait_wall_time_ns: int
+    process_wall_time_ns: int
+    process_suspend_wall_time_ns: int
+    kv_read_wall_time_ns: int
+    total_rpc_wall_time_ns: int
+    kv_grpc_process_time_ns: int
+    kv_grpc_wait_time_ns: int
+    def __init__(self, wait_wall_time_ns: _Optional[int] = ..., process_wall_time_ns: _Optional[int] = ..., process_suspend_wall_time_ns: _Optional[int] = ..., kv_read_wall_time_ns: _Optional[int] = ..., total_rpc_wall_time_ns: _Optional[int] = ..., kv_grpc_process_time_ns: _Optional[int] = ..., kv_grpc_wait_time_ns: _Optional[int] = ...) -> None: ...
+
+class ScanDetailV2(_message.Message):
+    __slots__ = ("processed_versions", "processed_versions_size", "total_versions", "rocksdb_delete_skipped_count", "rocksdb_key_skipped_count", "rocksdb_block_cache_hit_count", "rocksdb_block_read_count", "rocksdb_block_read_byte", "rocksdb_block_read_nanos", "get_snapshot_nanos", "read_index_propose_wait_nanos", "read_index_confirm_wait_nanos", "read_pool_schedule_wait_nanos", "total_versions_size", "ia_cache_hit_count", "ia_remote_read_segment_count", "ia_remote_read_segment_bytes", "ia_remote_read_segment_nanos")
+    PROCESSED_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSED_VERSIONS_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_DELETE_SKIPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_KEY_SKIPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_BLOCK_CACHE_HIT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_BLOCK_READ_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_BLOCK_READ_BYTE_FIELD_NUMBER: _ClassVar[int]
+    ROCKSDB_BLOCK_READ_NANOS_FIELD_NUMBER: _ClassVar[int]
+    GET_SNAPSHOT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_PROPOSE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_CONFIRM_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    READ_POOL_SCHEDULE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VERSIONS_SIZE_FIELD_NUMBER: _ClassVar[int]
+    IA_CACHE_HIT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IA_REMOTE_READ_SEGMENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    IA_REMOTE_READ_SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IA_REMOTE_READ_SEGMENT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    processed_versions: int
+    processed_versions_size: int
+    total_versions: int
+    rocksdb_delete_skipped_count: int
+    rocksdb_key_skipped_count: int
+    rocksdb_block_cache_hit_count: int
+    rocksdb_block_read_count: int
+    rocksdb_block_read_byte: int
+    rocksdb_block_read_nanos: int
+    get_snapshot_nanos: int
+    read_index_propose_wait_nanos: int
+    read_index_confirm_wait_nanos: int
+    read_pool_schedule_wait_nanos: int
+    total_versions_size: int
+    ia_cache_hit_count: int
+    ia_remote_read_segment_count: int
+    ia_remote_read_segment_bytes: int
+    ia_remote_read_segment_nanos: int
+    def __init__(self, processed_versions: _Optional[int] = ..., processed_versions_size: _Optional[int] = ..., total_versions: _Optional[int] = ..., rocksdb_delete_skipped_count: _Optional[int] = ..., rocksdb_key_skipped_count: _Optional[int] = ..., rocksdb_block_cache_hit_count: _Optional[int] = ..., rocksdb_block_read_count: _Optional[int] = ..., rocksdb_block_read_byte: _Optional[int] = ..., rocksdb_block_read_nanos: _Optional[int] = ..., get_snapshot_nanos: _Optional[int] = ..., read_index_propose_wait_nanos: _Optional[int] = ..., read_index_confirm_wait_nanos: _Optional[int] = ..., read_pool_schedule_wait_nanos: _Optional[int] = ..., total_versions_size: _Optional[int] = ..., ia_cache_hit_count: _Optional[int] = ..., ia_remote_read_segment_count: _Optional[int] = ..., ia_remote_read_segment_bytes: _Optional[int] = ..., ia_remote_read_segment_nanos: _Optional[int] = ...) -> None: ...
+
+class WriteDetail(_message.Message):
+    __slots__ = ("store_batch_wait_nanos", "propose_send_wait_nanos", "persist_log_nanos", "raft_db_write_leader_wait_nanos", "raft_db_sync_log_nanos", "raft_db_write_memtable_nanos", "commit_log_nanos", "apply_batch_wait_nanos", "apply_log_nanos", "apply_mutex_lock_nanos", "apply_write_leader_wait_nanos", "apply_write_wal_nanos", "apply_write_memtable_nanos", "latch_wait_nanos", "process_nanos", "throttle_nanos", "pessimistic_lock_wait_nanos")
+    STORE_BATCH_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    PROPOSE_SEND_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    PERSIST_LOG_NANOS_FIELD_NUMBER: _ClassVar[int]
+    RAFT_DB_WRITE_LEADER_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    RAFT_DB_SYNC_LOG_NANOS_FIELD_NUMBER: _ClassVar[int]
+    RAFT_DB_WRITE_MEMTABLE_NANOS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_LOG_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_BATCH_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_LOG_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_MUTEX_LOCK_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_WRITE_LEADER_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_WRITE_WAL_NANOS_FIELD_NUMBER: _ClassVar[int]
+    APPLY_WRITE_MEMTABLE_NANOS_FIELD_NUMBER: _ClassVar[int]
+    LATCH_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NANOS_FIELD_NUMBER: _ClassVar[int]
+    THROTTLE_NANOS_FIELD_NUMBER: _ClassVar[int]
+    PESSIMISTIC_LOCK_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    store_batch_wait_nanos: int
+    propose_send_wait_nanos: int
+    persist_log_nanos: int
+    raft_db_write_leader_wait_nanos: int
+    raft_db_sync_log_nanos: int
+    raft_db_write_memtable_nanos: int
+    commit_log_nanos: int
+    apply_batch_wait_nanos: int
+    apply_log_nanos: int
+    apply_mutex_lock_nanos: int
+    apply_write_leader_wait_nanos: int
+    apply_write_wal_nanos: int
+    apply_write_memtable_nanos: int
+    latch_wait_nanos: int
+    process_nanos: int
+    throttle_nanos: int
+    pessimistic_lock_wait_nanos: int
+    def __init__(self, store_batch_wait_nanos: _Optional[int] = ..., propose_send_wait_nanos: _Optional[int] = ..., persist_log_nanos: _Optional[int] = ..., raft_db_write_leader_wait_nanos: _Optional[int] = ..., raft_db_sync_log_nanos: _Optional[int] = ..., raft_db_write_memtable_nanos: _Optional[int] = ..., commit_log_nanos: _Optional[int] = ..., apply_batch_wait_nanos: _Optional[int] = ..., apply_log_nanos: _Optional[int] = ..., apply_mutex_lock_nanos: _Optional[int] = ..., apply_write_leader_wait_nanos: _Optional[int] = ..., apply_write_wal_nanos: _Optional[int] = ..., apply_write_memtable_nanos: _Optional[int] = ..., latch_wait_nanos: _Optional[int] = ..., process_nanos: _Optional[int] = ..., throttle_nanos: _Optional[int] = ..., pessimistic_lock_wait_nanos: _Optional[int] = ...) -> None: ...
+
+class ExecutorInputs(_message.Message):
+    __slots__ = ("tikv_coprocessor_executor_work_total_batch_index_scan", "tikv_coprocessor_executor_work_total_batch_table_scan", "tikv_coprocessor_executor_work_total_batch_selection", "tikv_coprocessor_executor_work_total_batch_top_n", "tikv_coprocessor_executor_work_total_batch_limit", "tikv_coprocessor_executor_work_total_batch_simple_aggr", "tikv_coprocessor_executor_work_total_batch_fast_hash_aggr")
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_INDEX_SCAN_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_TABLE_SCAN_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_SELECTION_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_TOP_N_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_SIMPLE_AGGR_FIELD_NUMBER: _ClassVar[int]
+    TIKV_COPROCESSOR_EXECUTOR_WORK_TOTAL_BATCH_FAST_HASH_AGGR_FIELD_NUMBER: _ClassVar[int]
+    tikv_coprocessor_executor_work_total_batch_index_scan: int
+    tikv_coprocessor_executor_work_total_batch_table_scan: int
+    tikv_coprocessor_executor_work_total_batch_selection: int
+    tikv_coprocessor_executor_work_total_batch_top_n: int
+    tikv_coprocessor_executor_work_total_batch_limit: int
+    tikv_coprocessor_executor_work_total_batch_simple_aggr: int
+    tikv_coprocessor_executor_work_total_batch_fast_hash_aggr: int
+    def __init__(self, tikv_coprocessor_executor_work_total_batch_index_scan: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_table_scan: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_selection: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_top_n: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_limit: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_simple_aggr: _Optional[int] = ..., tikv_coprocessor_executor_work_total_batch_fast_hash_aggr: _Optional[int] = ...) -> None: ...
+
+class RUV2(_message.Message):
+    __slots__ = ("kv_engine_cache_miss", "executor_inputs", "coprocessor_executor_iterations", "coprocessor_response_bytes", "raftstore_store_write_trigger_wb_bytes", "storage_processed_keys_batch_get", "storage_processed_keys_get", "read_rpc_count", "write_rpc_count")
+    KV_ENGINE_CACHE_MISS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    COPROCESSOR_EXECUTOR_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    COPROCESSOR_RESPONSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RAFTSTORE_STORE_WRITE_TRIGGER_WB_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_PROCESSED_KEYS_BATCH_GET_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_PROCESSED_KEYS_GET_FIELD_NUMBER: _ClassVar[int]
+    READ_RPC_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WRITE_RPC_COUNT_FIELD_NUMBER: _ClassVar[int]
+    kv_engine_cache_miss: int
+    executor_inputs: ExecutorInputs
+    coprocessor_executor_iterations: int
+    coprocessor_response_bytes: int
+    raftstore_store_write_trigger_wb_bytes: int
+    storage_processed_keys_batch_get: int
+    storage_processed_keys_get: int
+    read_rpc_count: int
+    write_rpc_count: int
+    def __init__(self, kv_engine_cache_miss: _Optional[int] = ..., executor_inputs: _Optional[_Union[ExecutorInputs, _Mapping]] = ..., coprocessor_executor_iterations: _Optional[int] = ..., coprocessor_response_bytes: _Optional[int] = ..., raftstore_store_write_trigger_wb_bytes: _Optional[int] = ..., storage_processed_keys_batch_get: _Optional[int] = ..., storage_processed_keys_get: _Optional[int] = ..., read_rpc_count: _Optional[int] = ..., write_rpc_count: _Optional[int] = ...) -> None: ...
+
+class PoolTaskDetails(_message.Message):
+    __slots__ = ("poll_count", "dispatch_count", "total_wall_nanos", "total_queue_wait_nanos", "max_queue_wait_nanos", "min_queue_wait_nanos", "total_wake_wait_nanos", "max_wake_wait_nanos", "min_wake_wait_nanos", "fair_queue_enabled", "total_fair_queue_waited_task_slices", "max_fair_queue_waited_task_slices", "min_fair_queue_waited_task_slices", "poll_cpu_nanos", "max_poll_cpu_nanos", "min_poll_cpu_nanos", "poll_wall_nanos", "min_poll_wall_nanos", "max_poll_wall_nanos")
+    POLL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DISPATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_WALL_NANOS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_QUEUE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MIN_QUEUE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_WAKE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAKE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MIN_WAKE_WAIT_NANOS_FIELD_NUMBER: _ClassVar[int]
+    FAIR_QUEUE_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FAIR_QUEUE_WAITED_TASK_SLICES_FIELD_NUMBER: _ClassVar[int]
+    MAX_FAIR_QUEUE_WAITED_TASK_SLICES_FIELD_NUMBER: _ClassVar[int]
+    MIN_FAIR_QUEUE_WAITED_TASK_SLICES_FIELD_NUMBER: _ClassVar[int]
+    POLL_CPU_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MAX_POLL_CPU_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MIN_POLL_CPU_NANOS_FIELD_NUMBER: _ClassVar[int]
+    POLL_WALL_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MIN_POLL_WALL_NANOS_FIELD_NUMBER: _ClassVar[int]
+    MAX_POLL_WALL_NANOS_FIELD_NUMBER: _ClassVar[int]
+    poll_count: int
+    dispatch_count: int
+    total_wall_nanos: int
+    total_queue_wait_nanos: int
+    max_queue_wait_nanos: int
+    min_queue_wait_nanos: int
+    total_wake_wait_nanos: int
+    max_wake_wait_nanos: int
+    min_wake_wait_nanos: int
+    fair_queue_enabled: bool
+    total_fair_queue_waited_task_slices: int
+    max_fair_queue_waited_task_slices: int
+    min_fair_queue_waited_task_slices: int
+    poll_cpu_nanos: int
+    max_poll_cpu_nanos: int
+    min_poll_cpu_nanos: int
+    poll_wall_nanos: int
+    min_poll_wall_nanos: int
+    max_poll_wall_nanos: int
+    def __init__(self, poll_count: _Optional[int] = ..., dispatch_count: _Optional[int] = ..., total_wall_nanos: _Optional[int] = ..., total_queue_wait_nanos: _Optional[int] = ..., max_queue_wait_nanos: _Optional[int] = ..., min_queue_wait_nanos: _Optional[int] = ..., total_wake_wait_nanos: _Optional[int] = ..., max_wake_wait_nanos: _Optional[int] = ..., min_wake_wait_nanos: _Optional[int] = ..., fair_queue_enabled: bool = ..., total_fair_queue_waited_task_slices: _Optional[int] = ..., max_fair_queue_waited_task_slices: _Optional[int] = ..., min_fair_queue_waited_task_slices: _Optional[int] = ..., poll_cpu_nanos: _Optional[int] = ..., max_poll_cpu_nanos: _Optional[int] = ..., min_poll_cpu_nanos: _Optional[int] = ..., poll_wall_nanos: _Optional[int] = ..., min_poll_wall_nanos: _Optional[int] = ..., max_poll_wall_nanos: _Optional[int] = ...) -> None: ...
+
+class ExecDetailsV2(_message.Message):
+    __slots__ = ("time_detail", "scan_detail_v2", "write_detail", "time_detail_v2", "ru_v2", "read_pool_task_details")
+    TIME_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    SCAN_DETAIL_V2_FIELD_NUMBER: _ClassVar[int]
+    WRITE_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TIME_DETAIL_V2_FIELD_NUMBER: _ClassVar[int]
+    RU_V2_FIELD_NUMBER: _ClassVar[int]
+    READ_POOL_TASK_DETAILS_FIELD_NUMBER: _ClassVar[int]
+    time_detail: TimeDetail
+    scan_detail_v2: ScanDetailV2
+    write_detail: WriteDetail
+    time_detail_v2: TimeDetailV2
+    ru_v2: RUV2
+    read_pool_task_details: PoolTaskDetails
+    def __init__(self, time_detail: _Optional[_Union[TimeDetail, _Mapping]] = ..., scan_detail_v2: _Optional[_Union[ScanDetailV2, _Mapping]] = ..., write_detail: _Optional[_Union[WriteDetail, _Mapping]] = ..., time_detail_v2: _Optional[_Union[TimeDetailV2, _Mapping]] = ..., ru_v2: _Optional[_Union[RUV2, _Mapping]] = ..., read_pool_task_details: _Optional[_Union[PoolTaskDetails, _Mapping]] = ...) -> None: ...

@@ -12,15 +12,84 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from pytikv.proto import apipb_pb2 as pytikv_dot_proto_dot_apipb__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pytikv/proto/resource_manager.proto\x12\x17pytikv.resource_manager\"\xd2\x02\n\x0b\x43onsumption\x12\r\n\x05r_r_u\x18\x01 \x01(\x01\x12\r\n\x05w_r_u\x18\x02 \x01(\x01\x12\x12\n\nread_bytes\x18\x03 \x01(\x01\x12\x13\n\x0bwrite_bytes\x18\x04 \x01(\x01\x12\x19\n\x11total_cpu_time_ms\x18\x05 \x01(\x01\x12\x1d\n\x15sql_layer_cpu_time_ms\x18\x06 \x01(\x01\x12\x19\n\x11kv_read_rpc_count\x18\x07 \x01(\x01\x12\x1a\n\x12kv_write_rpc_count\x18\x08 \x01(\x01\x12#\n\x1bread_cross_az_traffic_bytes\x18\t \x01(\x04\x12$\n\x1cwrite_cross_az_traffic_bytes\x18\n \x01(\x04\x12\x13\n\x0btikv_r_u_v2\x18\x0b \x01(\x01\x12\x13\n\x0btidb_r_u_v2\x18\x0c \x01(\x01\x12\x16\n\x0etiflash_r_u_v2\x18\r \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#pytikv/proto/resource_manager.proto\x12\x17pytikv.resource_manager\x1a\x18pytikv/proto/apipb.proto\"k\n\x0fKeyspaceIDValue\x12\x0f\n\x05value\x18\x01 \x01(\rH\x00\x12;\n\x11keyspace_identity\x18\x02 \x01(\x0b\x32\x1e.pytikv.apipb.KeyspaceIdentityH\x00\x42\n\n\x08keyspace\"q\n\x19ListResourceGroupsRequest\x12\x15\n\rwith_ru_stats\x18\x01 \x01(\x08\x12=\n\x0bkeyspace_id\x18\x02 \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\"\x83\x01\n\x1aListResourceGroupsResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1e.pytikv.resource_manager.Error\x12\x36\n\x06groups\x18\x02 \x03(\x0b\x32&.pytikv.resource_manager.ResourceGroup\"\x8c\x01\n\x17GetResourceGroupRequest\x12\x1b\n\x13resource_group_name\x18\x01 \x01(\t\x12\x15\n\rwith_ru_stats\x18\x02 \x01(\x08\x12=\n\x0bkeyspace_id\x18\x03 \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\"\x80\x01\n\x18GetResourceGroupResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1e.pytikv.resource_manager.Error\x12\x35\n\x05group\x18\x02 \x01(\x0b\x32&.pytikv.resource_manager.ResourceGroup\"x\n\x1a\x44\x65leteResourceGroupRequest\x12\x1b\n\x13resource_group_name\x18\x01 \x01(\t\x12=\n\x0bkeyspace_id\x18\x02 \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\"Z\n\x1b\x44\x65leteResourceGroupResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1e.pytikv.resource_manager.Error\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\"P\n\x17PutResourceGroupRequest\x12\x35\n\x05group\x18\x01 \x01(\x0b\x32&.pytikv.resource_manager.ResourceGroup\"W\n\x18PutResourceGroupResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1e.pytikv.resource_manager.Error\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\"\x90\x01\n\x13TokenBucketsRequest\x12=\n\x08requests\x18\x01 \x03(\x0b\x32+.pytikv.resource_manager.TokenBucketRequest\x12 \n\x18target_request_period_ms\x18\x02 \x01(\x04\x12\x18\n\x10\x63lient_unique_id\x18\x03 \x01(\x04\"\xc7\x04\n\x12TokenBucketRequest\x12\x1b\n\x13resource_group_name\x18\x01 \x01(\t\x12I\n\x08ru_items\x18\x02 \x01(\x0b\x32\x35.pytikv.resource_manager.TokenBucketRequest.RequestRUH\x00\x12\\\n\x12raw_resource_items\x18\x03 \x01(\x0b\x32>.pytikv.resource_manager.TokenBucketRequest.RequestRawResourceH\x00\x12L\n\x1e\x63onsumption_since_last_request\x18\x04 \x01(\x0b\x32$.pytikv.resource_manager.Consumption\x12\x15\n\ris_background\x18\x05 \x01(\x08\x12\x12\n\nis_tiflash\x18\x06 \x01(\x08\x12=\n\x0bkeyspace_id\x18\x07 \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\x1aJ\n\tRequestRU\x12=\n\x0brequest_r_u\x18\x01 \x03(\x0b\x32(.pytikv.resource_manager.RequestUnitItem\x1a\\\n\x12RequestRawResource\x12\x46\n\x14request_raw_resource\x18\x01 \x03(\x0b\x32(.pytikv.resource_manager.RawResourceItemB\t\n\x07request\"\x86\x01\n\x14TokenBucketsResponse\x12-\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1e.pytikv.resource_manager.Error\x12?\n\tresponses\x18\x02 \x03(\x0b\x32,.pytikv.resource_manager.TokenBucketResponse\"\x95\x02\n\x13TokenBucketResponse\x12\x1b\n\x13resource_group_name\x18\x01 \x01(\t\x12I\n\x12granted_r_u_tokens\x18\x02 \x03(\x0b\x32-.pytikv.resource_manager.GrantedRUTokenBucket\x12W\n\x17granted_resource_tokens\x18\x03 \x03(\x0b\x32\x36.pytikv.resource_manager.GrantedRawResourceTokenBucket\x12=\n\x0bkeyspace_id\x18\x04 \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\"\xa5\x01\n\x14GrantedRUTokenBucket\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.pytikv.resource_manager.RequestUnitType\x12<\n\x0egranted_tokens\x18\x02 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\x12\x17\n\x0ftrickle_time_ms\x18\x03 \x01(\x03\"\xae\x01\n\x1dGrantedRawResourceTokenBucket\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.pytikv.resource_manager.RawResourceType\x12<\n\x0egranted_tokens\x18\x02 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\x12\x17\n\x0ftrickle_time_ms\x18\x03 \x01(\x03\"\xd2\x02\n\x0b\x43onsumption\x12\r\n\x05r_r_u\x18\x01 \x01(\x01\x12\r\n\x05w_r_u\x18\x02 \x01(\x01\x12\x12\n\nread_bytes\x18\x03 \x01(\x01\x12\x13\n\x0bwrite_bytes\x18\x04 \x01(\x01\x12\x19\n\x11total_cpu_time_ms\x18\x05 \x01(\x01\x12\x1d\n\x15sql_layer_cpu_time_ms\x18\x06 \x01(\x01\x12\x19\n\x11kv_read_rpc_count\x18\x07 \x01(\x01\x12\x1a\n\x12kv_write_rpc_count\x18\x08 \x01(\x01\x12#\n\x1bread_cross_az_traffic_bytes\x18\t \x01(\x04\x12$\n\x1cwrite_cross_az_traffic_bytes\x18\n \x01(\x04\x12\x13\n\x0btikv_r_u_v2\x18\x0b \x01(\x01\x12\x13\n\x0btidb_r_u_v2\x18\x0c \x01(\x01\x12\x16\n\x0etiflash_r_u_v2\x18\r \x01(\x01\"X\n\x0fRequestUnitItem\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.pytikv.resource_manager.RequestUnitType\x12\r\n\x05value\x18\x02 \x01(\x01\"X\n\x0fRawResourceItem\x12\x36\n\x04type\x18\x01 \x01(\x0e\x32(.pytikv.resource_manager.RawResourceType\x12\r\n\x05value\x18\x02 \x01(\x01\"\x80\x04\n\rResourceGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04mode\x18\x02 \x01(\x0e\x32\".pytikv.resource_manager.GroupMode\x12G\n\x0cr_u_settings\x18\x03 \x01(\x0b\x32\x31.pytikv.resource_manager.GroupRequestUnitSettings\x12P\n\x15raw_resource_settings\x18\x04 \x01(\x0b\x32\x31.pytikv.resource_manager.GroupRawResourceSettings\x12\x10\n\x08priority\x18\x05 \x01(\r\x12\x42\n\x10runaway_settings\x18\x06 \x01(\x0b\x32(.pytikv.resource_manager.RunawaySettings\x12H\n\x13\x62\x61\x63kground_settings\x18\x07 \x01(\x0b\x32+.pytikv.resource_manager.BackgroundSettings\x12\x35\n\x07RUStats\x18\x08 \x01(\x0b\x32$.pytikv.resource_manager.Consumption\x12=\n\x0bkeyspace_id\x18\t \x01(\x0b\x32(.pytikv.resource_manager.KeyspaceIDValue\"M\n\x18GroupRequestUnitSettings\x12\x31\n\x03r_u\x18\x01 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\"\xbc\x01\n\x18GroupRawResourceSettings\x12\x31\n\x03\x63pu\x18\x01 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\x12\x35\n\x07io_read\x18\x02 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\x12\x36\n\x08io_write\x18\x03 \x01(\x0b\x32$.pytikv.resource_manager.TokenBucket\"\\\n\x0bTokenBucket\x12=\n\x08settings\x18\x01 \x01(\x0b\x32+.pytikv.resource_manager.TokenLimitSettings\x12\x0e\n\x06tokens\x18\x02 \x01(\x01\"P\n\x12TokenLimitSettings\x12\x11\n\tfill_rate\x18\x01 \x01(\x04\x12\x13\n\x0b\x62urst_limit\x18\x02 \x01(\x03\x12\x12\n\nmax_tokens\x18\x03 \x01(\x01\"\x18\n\x05\x45rror\x12\x0f\n\x07message\x18\x01 \x01(\t\"Y\n\x0bRunawayRule\x12\x1c\n\x14\x65xec_elapsed_time_ms\x18\x01 \x01(\x04\x12\x16\n\x0eprocessed_keys\x18\x02 \x01(\x03\x12\x14\n\x0crequest_unit\x18\x03 \x01(\x03\"d\n\x0cRunawayWatch\x12\x1b\n\x13lasting_duration_ms\x18\x01 \x01(\x03\x12\x37\n\x04type\x18\x02 \x01(\x0e\x32).pytikv.resource_manager.RunawayWatchType\"\xce\x01\n\x0fRunawaySettings\x12\x32\n\x04rule\x18\x01 \x01(\x0b\x32$.pytikv.resource_manager.RunawayRule\x12\x36\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32&.pytikv.resource_manager.RunawayAction\x12\x34\n\x05watch\x18\x03 \x01(\x0b\x32%.pytikv.resource_manager.RunawayWatch\x12\x19\n\x11switch_group_name\x18\x04 \x01(\t\"B\n\x12\x42\x61\x63kgroundSettings\x12\x11\n\tjob_types\x18\x01 \x03(\t\x12\x19\n\x11utilization_limit\x18\x02 \x01(\x04*\x19\n\x0fRequestUnitType\x12\x06\n\x02RU\x10\x00*;\n\x0fRawResourceType\x12\x07\n\x03\x43PU\x10\x00\x12\x0e\n\nIOReadFlow\x10\x01\x12\x0f\n\x0bIOWriteFlow\x10\x02*1\n\tGroupMode\x12\x0b\n\x07Unknown\x10\x00\x12\n\n\x06RUMode\x10\x01\x12\x0b\n\x07RawMode\x10\x02*T\n\rRunawayAction\x12\x0e\n\nNoneAction\x10\x00\x12\n\n\x06\x44ryRun\x10\x01\x12\x0c\n\x08\x43oolDown\x10\x02\x12\x08\n\x04Kill\x10\x03\x12\x0f\n\x0bSwitchGroup\x10\x04*C\n\x10RunawayWatchType\x12\r\n\tNoneWatch\x10\x00\x12\t\n\x05\x45xact\x10\x01\x12\x0b\n\x07Similar\x10\x02\x12\x08\n\x04Plan\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pytikv.proto.resource_manager_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CONSUMPTION']._serialized_start=65
-  _globals['_CONSUMPTION']._serialized_end=403
+  _globals['_REQUESTUNITTYPE']._serialized_start=4580
+  _globals['_REQUESTUNITTYPE']._serialized_end=4605
+  _globals['_RAWRESOURCETYPE']._serialized_start=4607
+  _globals['_RAWRESOURCETYPE']._serialized_end=4666
+  _globals['_GROUPMODE']._serialized_start=4668
+  _globals['_GROUPMODE']._serialized_end=4717
+  _globals['_RUNAWAYACTION']._serialized_start=4719
+  _globals['_RUNAWAYACTION']._serialized_end=4803
+  _globals['_RUNAWAYWATCHTYPE']._serialized_start=4805
+  _globals['_RUNAWAYWATCHTYPE']._serialized_end=4872
+  _globals['_KEYSPACEIDVALUE']._serialized_start=90
+  _globals['_KEYSPACEIDVALUE']._serialized_end=197
+  _globals['_LISTRESOURCEGROUPSREQUEST']._serialized_start=199
+  _globals['_LISTRESOURCEGROUPSREQUEST']._serialized_end=312
+  _globals['_LISTRESOURCEGROUPSRESPONSE']._serialized_start=315
+  _globals['_LISTRESOURCEGROUPSRESPONSE']._serialized_end=446
+  _globals['_GETRESOURCEGROUPREQUEST']._serialized_start=449
+  _globals['_GETRESOURCEGROUPREQUEST']._serialized_end=589
+  _globals['_GETRESOURCEGROUPRESPONSE']._serialized_start=592
+  _globals['_GETRESOURCEGROUPRESPONSE']._serialized_end=720
+  _globals['_DELETERESOURCEGROUPREQUEST']._serialized_start=722
+  _globals['_DELETERESOURCEGROUPREQUEST']._serialized_end=842
+  _globals['_DELETERESOURCEGROUPRESPONSE']._serialized_start=844
+  _globals['_DELETERESOURCEGROUPRESPONSE']._serialized_end=934
+  _globals['_PUTRESOURCEGROUPREQUEST']._serialized_start=936
+  _globals['_PUTRESOURCEGROUPREQUEST']._serialized_end=1016
+  _globals['_PUTRESOURCEGROUPRESPONSE']._serialized_start=1018
+  _globals['_PUTRESOURCEGROUPRESPONSE']._serialized_end=1105
+  _globals['_TOKENBUCKETSREQUEST']._serialized_start=1108
+  _globals['_TOKENBUCKETSREQUEST']._serialized_end=1252
+  _globals['_TOKENBUCKETREQUEST']._serialized_start=1255
+  _globals['_TOKENBUCKETREQUEST']._serialized_end=1838
+  _globals['_TOKENBUCKETREQUEST_REQUESTRU']._serialized_start=1659
+  _globals['_TOKENBUCKETREQUEST_REQUESTRU']._serialized_end=1733
+  _globals['_TOKENBUCKETREQUEST_REQUESTRAWRESOURCE']._serialized_start=1735
+  _globals['_TOKENBUCKETREQUEST_REQUESTRAWRESOURCE']._serialized_end=1827
+  _globals['_TOKENBUCKETSRESPONSE']._serialized_start=1841
+  _globals['_TOKENBUCKETSRESPONSE']._serialized_end=1975
+  _globals['_TOKENBUCKETRESPONSE']._serialized_start=1978
+  _globals['_TOKENBUCKETRESPONSE']._serialized_end=2255
+  _globals['_GRANTEDRUTOKENBUCKET']._serialized_start=2258
+  _globals['_GRANTEDRUTOKENBUCKET']._serialized_end=2423
+  _globals['_GRANTEDRAWRESOURCETOKENBUCKET']._serialized_start=2426
+  _globals['_GRANTEDRAWRESOURCETOKENBUCKET']._serialized_end=2600
+  _globals['_CONSUMPTION']._serialized_start=2603
+  _globals['_CONSUMPTION']._serialized_end=2941
+  _globals['_REQUESTUNITITEM']._serialized_start=2943
+  _globals['_REQUESTUNITITEM']._serialized_end=3031
+  _globals['_RAWRESOURCEITEM']._serialized_start=3033
+  _globals['_RAWRESOURCEITEM']._serialized_end=3121
+  _globals['_RESOURCEGROUP']._serialized_start=3124
+  _globals['_RESOURCEGROUP']._serialized_end=3636
+  _globals['_GROUPREQUESTUNITSETTINGS']._serialized_start=3638
+  _globals['_GROUPREQUESTUNITSETTINGS']._serialized_end=3715
+  _globals['_GROUPRAWRESOURCESETTINGS']._serialized_start=3718
+  _globals['_GROUPRAWRESOURCESETTINGS']._serialized_end=3906
+  _globals['_TOKENBUCKET']._serialized_start=3908
+  _globals['_TOKENBUCKET']._serialized_end=4000
+  _globals['_TOKENLIMITSETTINGS']._serialized_start=4002
+  _globals['_TOKENLIMITSETTINGS']._serialized_end=4082
+  _globals['_ERROR']._serialized_start=4084
+  _globals['_ERROR']._serialized_end=4108
+  _globals['_RUNAWAYRULE']._serialized_start=4110
+  _globals['_RUNAWAYRULE']._serialized_end=4199
+  _globals['_RUNAWAYWATCH']._serialized_start=4201
+  _globals['_RUNAWAYWATCH']._serialized_end=4301
+  _globals['_RUNAWAYSETTINGS']._serialized_start=4304
+  _globals['_RUNAWAYSETTINGS']._serialized_end=4510
+  _globals['_BACKGROUNDSETTINGS']._serialized_start=4512
+  _globals['_BACKGROUNDSETTINGS']._serialized_end=4578
 # @@protoc_insertion_point(module_scope)
