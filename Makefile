@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.locked
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type sim bench interop docs check proto lock clean
+.PHONY: help tools demo test lint type sim bench interop docs check proto lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,13 @@ $(STAMP): locks/dev.txt pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . ; \
 	fi
 	@touch $@
+
+tools: ## Install the Debian programs that some tests and measures run (Prometheus, valgrind); without root it only names them
+	@missing=; for tool in prometheus valgrind; do command -v $$tool >/dev/null 2>&1 || missing="$$missing $$tool"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "not installed:$$missing; tests and measures that need them are skipped"; fi
 
 demo: $(STAMP) ## Load a real data set into the embedded store and read it back
 	$(BIN)/pytikv demo $(ARGS)

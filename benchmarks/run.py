@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import contest
 import harness
+import instructions
 import measures
 import report
 import txn_measures
@@ -114,6 +115,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "embedded transactions": lambda: txn_measures.embedded(effort),
         "transactions, our server": lambda: txn_measures.our_server(effort),
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
+        "everything off": instructions.measure,
     }
 
 
