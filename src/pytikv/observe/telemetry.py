@@ -13,6 +13,9 @@ from any thread and loop at once, must be quick, and must not raise; one that do
 fault logged once. `on_step` comes when a step has ended, also from work that outlives its call (the secondaries of a
 commit): then `record.ended` is set already.
 
+A sink that has nowhere to send to for now may say so: where the only sink has a method `is_idle` that answers True, calls
+are passed through without a record.
+
 A call within a call (`run` begins transactions, whose reads are calls) has a record of its own and names its `parent`.
 
 Limits: `MAX_STEPS` steps are kept a record; more are passed on to the sinks and counted in `steps_dropped`. Times are
@@ -37,6 +40,8 @@ __all__ = [
     "on_change",
     "remove",
     "sinks",
+    "span_id_of",
+    "trace_id_of",
 ]
 
 T = TypeVar("T")
@@ -85,6 +90,7 @@ current_record = _current.get
 """Return the record of the present call; None where nobody listens."""
 
 _sinks: tuple[Sink, ...] = ()
+_is_idle: Callable[[], bool] | None = None
 _listeners: list[Callable[[bool], None]] = []
 _faulty: set[int] = set()
 
@@ -171,8 +177,13 @@ class Telemetry:
         """Return a value of `now()` as Unix seconds, by the offset at this object's making."""
         return at + self._wall_offset_s
 
-    async def run(self, method: str, coroutine: Coroutine[Any, Any, T], context: Any = None) -> T:
-        """Await `coroutine` as the call `method`, with a record of its own. Raises what it raises."""
+    def run(self, method: str, coroutine: Coroutine[Any, Any, T], context: Any = None) -> Coroutine[Any, Any, T]:
+        """Return `coroutine`, to be awaited, as the call `method` with a record of its own. Raises what it raises."""
+        if _is_idle is not None and _is_idle():
+            return coroutine
+        return self._observe(method, coroutine, context)
+
+    async def _observe(self, method: str, coroutine: Coroutine[Any, Any, T], context: Any) -> T:
         record = CallRecord(self, method, self._now(), _current.get())
         record.context = context
         token = _current.set(record)
@@ -215,18 +226,16 @@ def sinks() -> tuple[Sink, ...]:
 
 def install(sink: Sink) -> None:
     """Let `sink` hear of all calls from now on, of all clients. Twice is once."""
-    global _sinks
     if sink not in _sinks:
-        _sinks = (*_sinks, sink)
+        _set_sinks((*_sinks, sink))
         if len(_sinks) == 1:
             _tell(True)
 
 
 def remove(sink: Sink) -> None:
     """Take `sink` out; without effect when it is not installed."""
-    global _sinks
     if sink in _sinks:
-        _sinks = tuple(other for other in _sinks if other is not sink)
+        _set_sinks(tuple(other for other in _sinks if other is not sink))
         _faulty.discard(id(sink))
         if not _sinks:
             _tell(False)
@@ -237,6 +246,33 @@ def on_change(listener: Callable[[bool], None]) -> None:
     _listeners.append(listener)
 
 
+def _set_sinks(sinks: tuple[Sink, ...]) -> None:
+    global _sinks, _is_idle
+    _sinks = sinks
+    _is_idle = getattr(sinks[0], "is_idle", None) if len(sinks) == 1 else None
+
+
 def _tell(is_observed: bool) -> None:
     for listener in _listeners:
         listener(is_observed)
+
+
+# --- whose call it is -------------------------------------------------------------------------------------------------
+
+
+def trace_id_of(record: CallRecord) -> str:
+    """Return the trace id of a call as 32 hexadecimal digits: its span's, or the ambient context's; "" without one."""
+    return _ids_of(record)[0]
+
+
+def span_id_of(record: CallRecord) -> str:
+    """Return the span id of a call as 16 hexadecimal digits, by the same rule as `trace_id_of`."""
+    return _ids_of(record)[1]
+
+
+def _ids_of(record: CallRecord) -> tuple[str, str]:
+    ids: tuple[str, str] | None = record.extra.get("trace") if record.extra is not None else None
+    if ids is not None:  # noted by `observe.tracing`
+        return ids
+    context = record.context
+    return (context.trace_id or "", context.span_id or "") if context is not None else ("", "")
