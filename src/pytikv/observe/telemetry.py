@@ -13,8 +13,8 @@ from any thread and loop at once, must be quick, and must not raise; one that do
 fault logged once. `on_step` comes when a step has ended, also from work that outlives its call (the secondaries of a
 commit): then `record.ended` is set already.
 
-A sink that has nowhere to send to for now may say so: where the only sink has a method `is_idle` that answers True, calls
-are passed through without a record.
+A sink that has nowhere to send to for now may say so: where the only sink has a method `is_idle` that answers True,
+calls are passed through without a record.
 
 A call within a call (`run` begins transactions, whose reads are calls) has a record of its own and names its `parent`.
 
