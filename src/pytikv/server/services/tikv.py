@@ -17,7 +17,7 @@ from pytikv.server.services.lock_waits import LockWaits
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.wire.server import CallInfo, Route, Streaming, Unary
 
-__all__ = ["AsyncKvService", "tikv_routes"]
+__all__ = ["AsyncKvService", "routes_of", "tikv_routes"]
 
 _SERVICE = b"/tikvpb.Tikv/"
 
@@ -72,9 +72,13 @@ class AsyncKvService:
 
 def tikv_routes(rt: Runtime, service: KvService) -> dict[bytes, Route]:
     """Return the routes of a store's port, by path."""
-    on_loop = AsyncKvService(rt, service)
+    return routes_of(AsyncKvService(rt, service))
+
+
+def routes_of(on_loop: AsyncKvService) -> dict[bytes, Route]:
+    """Return the routes of a service that is on its loop already."""
     routes: dict[bytes, Route] = {
-        _SERVICE + name.encode(): on_loop.unary(handler) for name, handler in service.handlers.items()
+        _SERVICE + name.encode(): on_loop.unary(handler) for name, handler in on_loop.service.handlers.items()
     }
     routes[_SERVICE + b"BatchCommands"] = Streaming(lambda stream: BatchCommands(on_loop, stream))
     return routes
