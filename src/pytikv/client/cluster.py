@@ -7,9 +7,13 @@ cluster with the codec of its keys. It ends within the client's `timeout`; after
 from __future__ import annotations
 
 import dataclasses
+import weakref
+from contextlib import AbstractContextManager
+from typing import Protocol
 
-from pytikv.client.deadline import effective
+from pytikv.ambient import effective
 from pytikv.client.health_feedback import HealthFeedbacks
+from pytikv.client.lanes import AnyPool, LanePool
 from pytikv.client.pd import PdClient
 from pytikv.client.pool import ConnectionPool, PoolSettings
 from pytikv.client.region_cache import RegionCache
@@ -19,12 +23,22 @@ from pytikv.client.store_config import StoreConfigs
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
+from pytikv.interceptors import Interceptor
+from pytikv.observe import telemetry
 from pytikv.rt.interface import Runtime
+from pytikv.rt.locks import mutex
 from pytikv.rt.tls import TlsContext, load_client_tls
 from pytikv.url import Target
 from pytikv.wire.channel import ChannelConfig
 
-__all__ = ["Cluster", "cluster_config", "connect_cluster"]
+__all__ = ["Cluster", "PoolUser", "cluster_config", "connect_cluster"]
+
+
+class PoolUser(Protocol):
+    """Whoever keeps the pool, or a method of it, for speed: is told when another takes its place."""
+
+    def use_pool(self, pool: AnyPool) -> None:
+        """Send what is sent from now on by way of `pool`. Called from any thread."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,17 +46,47 @@ class Cluster:
     """A cluster that was connected to; see the module's docstring."""
 
     rt: Runtime
-    pool: ConnectionPool
+    pool: AnyPool
+    """Where requests get their channel: the plain pool, or lanes (`client.lanes`) while somebody stands there."""
     pd: PdClient
     stores: StoreCache
     regions: RegionCache
     locator: RegionLoader
     store_configs: StoreConfigs
+    interceptors: tuple[Interceptor, ...] = ()
+    _users: weakref.WeakSet[PoolUser] = dataclasses.field(default_factory=weakref.WeakSet)
+    _lock: AbstractContextManager[object] = dataclasses.field(default_factory=mutex)
 
     @property
     def cluster_id(self) -> int:
         """The cluster's id."""
         return self.pd.cluster_id
+
+    @property
+    def connections(self) -> ConnectionPool:
+        """The pool itself, whatever stands before it."""
+        return self.pool.plain if isinstance(self.pool, LanePool) else self.pool
+
+    def follow(self, user: PoolUser) -> None:
+        """Tell `user`, now and as long as it lives, which pool to use."""
+        with self._lock:
+            self._users.add(user)
+            user.use_pool(self.pool)
+
+    def observe(self, is_observed: bool) -> None:
+        """Put lanes before the pool, or take them out where nobody else needs them. From any thread, idempotent.
+
+        Requests that begin afterwards go the new way.
+        """
+        with self._lock:
+            wants_lanes = is_observed or self.interceptors != ()
+            if wants_lanes is isinstance(self.pool, LanePool):
+                return
+            plain = self.connections
+            self.pool = LanePool(plain, interceptors=self.interceptors) if wants_lanes else plain
+            self.pd.use_pool(self.pool)
+            for user in self._users:
+                user.use_pool(self.pool)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -115,4 +159,6 @@ async def connect_cluster(
         await pool.close()
         raise
     locator = RegionLoader(rt, pd, regions)
-    return Cluster(rt, pool, pd, stores, regions, locator, configs), codec
+    cluster = Cluster(rt, pool, pd, stores, regions, locator, configs)
+    cluster.observe(bool(telemetry.sinks()))
+    return cluster, codec

@@ -30,6 +30,7 @@ from google.protobuf.message import DecodeError
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
 from pytikv.client.flights import Flights
+from pytikv.client.lanes import AnyPool
 from pytikv.client.pd_discovery import Round, ask_members
 from pytikv.client.pd_members import Members
 from pytikv.client.pd_messages import region_from, regions_from_scan, store_from
@@ -96,7 +97,7 @@ class PdClient:
         Raises ConfigError for an endpoint that is none.
         """
         self._rt = rt
-        self._pool = pool
+        self._pool: AnyPool = pool
         self._timeout_s = timeout_s
         self._members = Members(endpoints, uses_tls=pool.uses_tls, cluster_id=cluster_id)
         self._flights = Flights(rt)
@@ -108,6 +109,10 @@ class PdClient:
         self.tso = TsoClient(rt, pool, self, timeout_s=timeout_s)
         """The timestamp oracle."""
         self._queries = RegionQueries(rt, pool, self, timeout_s=timeout_s) if use_query_region else None
+
+    def use_pool(self, pool: AnyPool) -> None:
+        """Send unary requests by way of `pool` from now on; streams stay with the pool that was given first."""
+        self._pool = pool
 
     @property
     def cluster_id(self) -> int:

@@ -15,8 +15,8 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from pytikv.client.lanes import AnyPool
 from pytikv.client.pd_members import Answer, read_answer
-from pytikv.client.pool import ConnectionPool
 from pytikv.errors import ConnectionFailed, Overloaded
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Future, Runtime
@@ -57,7 +57,7 @@ class _Enough(Exception):
 
 
 async def ask_members(
-    rt: Runtime, pool: ConnectionPool, addresses: Sequence[str], deadline: float, *, timeout_s: float, grace_s: float
+    rt: Runtime, pool: AnyPool, addresses: Sequence[str], deadline: float, *, timeout_s: float, grace_s: float
 ) -> Round:
     """Ask `addresses` for the members. Never raises for what they answer or fail with; at `deadline` it returns."""
     outcome = Round()
@@ -106,7 +106,7 @@ async def _until(rt: Runtime, future: Future[None], deadline: float) -> None:
         await rt.wait(future, deadline)
 
 
-async def _ask(rt: Runtime, pool: ConnectionPool, address: str, until: float, outcome: Round) -> Answer | None:
+async def _ask(rt: Runtime, pool: AnyPool, address: str, until: float, outcome: Round) -> Answer | None:
     try:
         channel = await pool.channel(address, until)
         data = await channel.unary(GET_MEMBERS, b"", deadline=until)

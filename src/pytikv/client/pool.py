@@ -105,6 +105,7 @@ class ConnectionPool:
 
     def __init__(self, rt: Runtime, settings: PoolSettings | None = None, tls: TlsContext | None = None) -> None:
         self._rt = rt
+        self.now = rt.now
         self._settings = settings or PoolSettings()
         self._tls = tls
         self._exclusive = rt.exclusive_connections

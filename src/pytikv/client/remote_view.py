@@ -9,10 +9,14 @@ the account of the write.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from pytikv.ambient import current_deadline, end_of_call
 from pytikv.client.by_region import RegionMap
 from pytikv.client.cluster import Cluster
 from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, rpc_timeout_s
-from pytikv.client.deadline import current_deadline, effective
+from pytikv.client.lanes import AnyChannel, AnyPool
 from pytikv.client.region_cache import CachedRegion, Route
 from pytikv.client.request_sender import Call, RegionStale, RequestSender
 from pytikv.client.rpcs import REGION_ERROR, Rpc
@@ -42,10 +46,16 @@ class RemoteView:
         self._rpc_timeout_s = rpc_timeout_s(config)
         self._region_key = codec.region_key if codec.is_memcomparable else None
         self._find_cached = cluster.regions.locate
-        self._channel = cluster.pool.channel
+        self._channel: Callable[[str, float], Coroutine[Any, Any, AnyChannel]] = cluster.pool.channel
         self._contexts = contexts
         self._context_key = contexts.key
         self._reads_at_leader = config.replica_read == "leader"
+        cluster.follow(self)
+
+    def use_pool(self, pool: AnyPool) -> None:
+        """Send what is sent from now on by way of `pool` (see `Cluster.observe`)."""
+        self._channel = pool.channel
+        self._sender.use_pool(pool)
 
     async def close(self) -> None:
         """Close the cluster's connections."""
@@ -56,7 +66,7 @@ class RemoteView:
         self._cluster.abandon(forked=forked)
 
     def _call(self, began: float | None = None) -> Call:
-        return self._sender.call(effective(self._now() if began is None else began, self._timeout_s))
+        return self._sender.call(end_of_call(self._now() if began is None else began, self.config))
 
     def _way(self, wire_key: bytes, now: float, extra: bytes = b"") -> Way | None:
         """Return the region, the route to its leader and the context if the fast path is open for a key."""

@@ -123,6 +123,10 @@ class RequestSender:
         self._regions = regions
         self._stores = stores
 
+    def use_pool(self, pool: ChannelSource) -> None:
+        """Ask for channels at `pool` from now on."""
+        self._pool = pool
+
     def call(self, deadline: float) -> Call:
         """Open the account of a call that ends at `deadline`."""
         return Call(Backoffer(self._rt, deadline))

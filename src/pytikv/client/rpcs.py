@@ -11,6 +11,7 @@ import dataclasses
 import enum
 from typing import Any, Final
 
+from pytikv.interceptors import region_of
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "KV_TXN_HEART_BEAT",
     "MVCC_GET_BY_KEY",
     "MVCC_GET_BY_START_TS",
+    "NAME_OF_SLOT",
     "RAW_BATCH_DELETE",
     "RAW_BATCH_GET",
     "RAW_BATCH_PUT",
@@ -50,6 +52,8 @@ __all__ = [
     "UNSAFE_DESTROY_RANGE",
     "Kind",
     "Rpc",
+    "is_write_name",
+    "region_of",
 ]
 
 
@@ -128,3 +132,14 @@ KV_FLUSH: Final = Rpc("KvFlush", Kind.TXN, 37, kvrpcpb.FlushResponse)
 # Administration.
 SPLIT_REGION: Final = Rpc("SplitRegion", Kind.TXN, None, kvrpcpb.SplitRegionResponse)
 UNSAFE_DESTROY_RANGE: Final = Rpc("UnsafeDestroyRange", Kind.TXN, None, kvrpcpb.UnsafeDestroyRangeResponse)
+
+_ALL: Final = tuple(value for value in globals().copy().values() if isinstance(value, Rpc))
+_WRITES: Final = frozenset(rpc.name for rpc in _ALL if rpc.is_write)
+
+NAME_OF_SLOT: Final = {rpc.slot: rpc.name for rpc in _ALL if rpc.slot is not None}
+"""The name of the RPC at each field number of a BatchCommands message."""
+
+
+def is_write_name(name: str) -> bool:
+    """Tell by its name whether an RPC may change data."""
+    return name in _WRITES

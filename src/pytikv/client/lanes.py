@@ -1,0 +1,254 @@
+"""The seam at the pool: what stands between a request and its channel when somebody wants to stand there.
+
+`LanePool` takes the pool's place. Its channels are *lanes*, one an address, with the channel's two calls:
+
+    interceptors (the first one outermost)
+      -> guard: may this be sent? it may wait in the store's queue; `Refused` where it may not
+        -> a connection from the pool -> the RPC -> the answer, or the failure
+      <- guard: how it went, and how long it took
+      <- the present call's record: a step "rpc"
+
+A lane holds no connection: one is asked for when the guard has let the request pass, so that what waits in a queue
+keeps none from others, and a connection that cannot be made counts against the address.
+
+Nobody there is the ordinary state: the plain pool is used then, and nothing in here runs. `Cluster.observe` puts lanes
+in place when the first sink comes, and takes them out when the last one goes and there is neither guard nor
+interceptor. Requests under way keep the lane that they began with.
+
+RPCs to PD pass the guard and are recorded, and are not intercepted; streams (timestamps) are their holder's to guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from pytikv.client.pool import ConnectionPool
+from pytikv.client.rpcs import NAME_OF_SLOT, REGION_ERROR, is_write_name
+from pytikv.errors import ConnectionFailed, Outcome, TikvError
+from pytikv.interceptors import Interceptor, Proceed, RpcInfo
+from pytikv.observe.telemetry import CallRecord, current_record
+from pytikv.wire.channel import ClientChannel, Metadata
+from pytikv.wire.errors import RpcError, Status
+
+__all__ = ["AnyChannel", "AnyPool", "Guard", "GuardSource", "Lane", "LanePool"]
+
+_STORE_SERVICE: Final = b"/tikvpb.Tikv/"
+
+
+class Guard(Protocol):
+    """What a lane asks of the guard of its address (`client.resilience.guard.Guard`)."""
+
+    def admit(self, now: float) -> int:
+        """Return a ticket for a request that may be sent, -1 for one that must `queue`. Raises Refused."""
+        ...
+
+    async def queue(self, deadline: float) -> int:
+        """Wait for a place; returns the ticket. Raises Refused."""
+        ...
+
+    def done(self, ticket: int, now: float, took_s: float, answer: bytes) -> None:
+        """Take note of an answer."""
+
+    def failed(self, ticket: int, now: float, took_s: float, given_s: float, error: BaseException) -> None:
+        """Take note that there was none, in a time that could have been `given_s`."""
+
+
+class GuardSource(Protocol):
+    """Whoever has a guard for each address (`client.resilience.guard.Guards`)."""
+
+    def of(self, address: str) -> Guard:
+        """Return the guard of an address."""
+        ...
+
+
+class Lane:
+    """The way to one address. As a `ClientChannel`: `batch` and `unary`, from any loop and thread that the pool allows.
+
+    Raises what a channel and the pool raise (RpcError, ConnectionFailed, Overloaded, ClientClosed), `Refused` (an
+    RpcError: nothing was sent), and what interceptors raise.
+    """
+
+    __slots__ = ("_channel", "_guard", "_now", "_outer", "address")
+
+    def __init__(self, pool: ConnectionPool, address: str, guard: Guard | None, outer: tuple[Interceptor, ...]) -> None:
+        self.address = address
+        self._channel = pool.channel
+        self._now = pool.now
+        self._guard = guard
+        self._outer = outer
+
+    def batch(self, slot: int, request: bytes, deadline: float) -> Coroutine[Any, Any, bytes]:
+        """Send one command over the BatchCommands stream; returns the serialized answer."""
+        if self._outer:
+            return self._intercept(slot, b"", request, deadline, ())
+        return self._send(slot, b"", request, deadline, ())
+
+    def unary(
+        self, path: bytes, request: bytes, *, deadline: float, metadata: Metadata = ()
+    ) -> Coroutine[Any, Any, bytes]:
+        """Call a method by itself; returns the serialized answer."""
+        if self._outer and path.startswith(_STORE_SERVICE):
+            return self._intercept(0, path, request, deadline, metadata)
+        return self._send(0, path, request, deadline, metadata)
+
+    async def _send(self, slot: int, path: bytes, request: bytes, deadline: float, metadata: Metadata) -> bytes:
+        """Send a request past the guard."""
+        now, guard = self._now, self._guard
+        began = now()
+        ticket = 0
+        if guard is not None:
+            ticket = guard.admit(began)
+            if ticket < 0:
+                began, ticket = await self._queue(guard, began, deadline)
+        try:
+            channel = await self._channel(self.address, deadline)
+            if slot:
+                data = await channel.batch(slot, request, deadline)
+            else:
+                data = await channel.unary(path, request, deadline=deadline, metadata=metadata)
+        except BaseException as error:
+            ended = now()
+            if guard is not None:
+                guard.failed(ticket, ended, ended - began, deadline - began, error)
+            record = current_record()
+            if record is not None:
+                self._record(record, slot, path, began, ended, request, error)
+            raise
+        ended = now()
+        if guard is not None:
+            guard.done(ticket, ended, ended - began, data)
+        record = current_record()
+        if record is not None:
+            self._record(record, slot, path, began, ended, request, data)
+        return data
+
+    async def _queue(self, guard: Guard, began: float, deadline: float) -> tuple[float, int]:
+        """Wait for a place; returns the time and the ticket."""
+        status = "ok"
+        try:
+            ticket = await guard.queue(deadline)
+        except BaseException as error:
+            status = _status_of(error)
+            raise
+        finally:
+            ended = self._now()
+            record = current_record()
+            if record is not None:
+                record.step("queue", "bulkhead", began, ended, status, self.address)
+        return ended, ticket
+
+    def _record(
+        self,
+        record: CallRecord,
+        slot: int,
+        path: bytes,
+        began: float,
+        ended: float,
+        request: bytes,
+        met: bytes | BaseException,
+    ) -> None:
+        name = _name_of(slot, path)
+        if isinstance(met, BaseException):
+            record.step("rpc", name, began, ended, _status_of(met), self.address, (request, None))
+            return
+        is_for_store = slot or path.startswith(_STORE_SERVICE)
+        status = "region_error" if met and met[0] == REGION_ERROR and is_for_store else "ok"
+        record.step("rpc", name, began, ended, status, self.address, (request, met))
+
+    # --- interceptors -------------------------------------------------------------------------------------------------
+
+    async def _intercept(self, slot: int, path: bytes, request: bytes, deadline: float, metadata: Metadata) -> bytes:
+        """Send a request through the interceptors."""
+        met: list[BaseException | None] = []  # what came of each time that the request was sent: None for an answer
+
+        async def send(rpc: RpcInfo) -> bytes:
+            try:
+                data = await self._send(slot, path, rpc.request, deadline, metadata)
+            except BaseException as error:
+                met.append(error)
+                raise
+            met.append(None)
+            return data
+
+        proceed: Proceed = send
+        for interceptor in reversed(self._outer):
+            proceed = _around(interceptor, proceed)
+        name = _name_of(slot, path)
+        rpc = RpcInfo(name, self.address, is_write=is_write_name(name), deadline=deadline, request=request)
+        try:
+            return await proceed(rpc)
+        except Exception as error:
+            raise _account_for(error, rpc, met) from error.__cause__
+
+
+def _around(interceptor: Interceptor, proceed: Proceed) -> Proceed:
+    return lambda rpc: interceptor(rpc, proceed)
+
+
+def _account_for(error: Exception, rpc: RpcInfo, met: list[BaseException | None]) -> Exception:
+    """Return the error to raise: what an interceptor says of a write that had been sent is not taken for granted."""
+    may_be_applied = any(one is None or not _was_refused(one) for one in met)
+    if not rpc.is_write or not may_be_applied or (len(met) == 1 and met[0] is error):
+        return error
+    if isinstance(error, (ConnectionFailed, RpcError)):
+        return RpcError(Status.UNAVAILABLE, f"{rpc.address}: {error} (after the request had been sent)")
+    if isinstance(error, TikvError) and error.outcome is Outcome.NOT_APPLIED:
+        error.outcome = Outcome.UNDETERMINED
+    return error
+
+
+def _was_refused(error: BaseException) -> bool:
+    """Tell whether a request that met this was certainly not processed."""
+    if isinstance(error, RpcError):
+        return error.not_processed
+    return isinstance(error, TikvError) and error.outcome is Outcome.NOT_APPLIED
+
+
+def _name_of(slot: int, path: bytes) -> str:
+    return NAME_OF_SLOT.get(slot) or path.rpartition(b"/")[2].decode()
+
+
+def _status_of(error: BaseException) -> str:
+    if isinstance(error, RpcError):
+        return Status.name_of(error.status)
+    code = getattr(error, "code", None)
+    return code if isinstance(code, str) else "error" if isinstance(error, Exception) else "cancelled"
+
+
+class LanePool:
+    """A pool whose channels are lanes. What it has no word on is the plain pool's (`plain`)."""
+
+    def __init__(
+        self, plain: ConnectionPool, *, guards: GuardSource | None = None, interceptors: tuple[Interceptor, ...] = ()
+    ) -> None:
+        self.plain = plain
+        self.uses_tls = plain.uses_tls
+        self.forget = plain.forget
+        self.open_apart = plain.open_apart
+        self.close_apart = plain.close_apart
+        self.is_alive = plain.is_alive
+        self.close = plain.close
+        self.abandon = plain.abandon
+        self._guards = guards
+        self._interceptors = interceptors
+        self._lanes: dict[str, Lane] = {}
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open or being opened."""
+        return self.plain.open_connections
+
+    async def channel(self, address: str, deadline: float) -> Lane:
+        """Return the lane to `address` (`host:port`); it may be kept. Connections are made when it is used."""
+        lane = self._lanes.get(address)
+        if lane is None:
+            guard = self._guards.of(address) if self._guards is not None else None
+            lane = self._lanes.setdefault(address, Lane(self.plain, address, guard, self._interceptors))
+        return lane
+
+
+AnyPool = ConnectionPool | LanePool
+"""What `Cluster.pool` may be."""
+
+AnyChannel = ClientChannel | Lane
