@@ -1,1 +1,1 @@
-"""How options are read from arguments, URL, environment and file, checked, and explained; which there are is `config`'s."""
+"""How options are read from arguments, URL, environment and file, checked, and explained. `config` says which."""

@@ -270,15 +270,18 @@ def either(*kinds: Kind) -> Kind:
     return Kind(wanted, read, is_table=any(one.is_table for one in kinds))
 
 
-def record(cls: type, *, switch: bool = True) -> Kind:
-    """A frozen dataclass: an instance, a mapping of its fields, and with `switch` a boolean: its defaults, or None."""
+def record(cls: type, *, switch: bool = True, checks: Mapping[str, Kind] | None = None) -> Kind:
+    """A frozen dataclass: an instance, a mapping of its fields, and with `switch` a boolean: its defaults, or None.
+
+    A field in a mapping is read by its kind, in `checks` or in the field's metadata (`kind`); without one as it is.
+    """
     names = [field.name for field in dataclasses.fields(cls)]
     switched = "true, false, or " if switch else ""
     wanted = f"{switched}pytikv.{cls.__name__}({', '.join(f'{name}=...' for name in names)})"
 
     def read(name: str, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return _build(cls, name, value)
+            return _build(cls, name, value, checks or {})
         if switch and isinstance(value, (bool, str)):
             return cls() if boolean(name, value) else None
         if not isinstance(value, cls):
@@ -288,7 +291,7 @@ def record(cls: type, *, switch: bool = True) -> Kind:
     return Kind(wanted, read, is_table=True)
 
 
-def _build(cls: type, name: str, table: Mapping[Any, Any]) -> Any:
+def _build(cls: type, name: str, table: Mapping[Any, Any], checks: Mapping[str, Kind]) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     given: dict[str, Any] = {}
     for key, value in table.items():
@@ -297,7 +300,7 @@ def _build(cls: type, name: str, table: Mapping[Any, Any]) -> Any:
             raise ConfigError(
                 f"option {name!r} has no field {key!r}; it has {', '.join(fields)}{relatives(known, fields)}"
             )
-        check = fields[known].metadata.get("check")
+        check = checks.get(known) or fields[known].metadata.get("check")
         given[known] = check(f"{name}.{known}", value) if check is not None and value is not None else value
     try:
         return cls(**given)
