@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytikv._version import __version__
-from pytikv.client.deadline import deadline
+from pytikv.ambient import context, deadline
 from pytikv.config import TLS, ClientConfig
 from pytikv.errors import (
     AssertionFailed,
@@ -110,6 +110,7 @@ __all__ = [
     "WriteConflict",
     "WrongType",
     "__version__",
+    "context",
     "deadline",
     "redact_keys",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from pytikv.client.deadline import current_deadline
+from pytikv.ambient import current_ambient
 from pytikv.client.raw_backend import RawPage, Span, Write
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
@@ -51,13 +51,13 @@ class EmbeddedRaw(EmbeddedView):
 
     async def get(self, key: bytes) -> bytes | None:
         """See `RawBackend`."""
-        if current_deadline() is not None:
+        if current_ambient() is not None:
             self._check_time()
         return self._get(self._prefix + key, self._cf)
 
     async def put(self, key: bytes, value: bytes, ttl: int) -> None:
         """See `RawBackend`."""
-        if current_deadline() is not None:
+        if current_ambient() is not None:
             self._check_time()
         ticket = self._put(self._prefix + key, value, ttl, cf=self._cf, for_cas=self._atomic)
         if self._is_durable:

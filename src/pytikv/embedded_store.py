@@ -30,7 +30,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from pytikv.client.deadline import current_deadline, effective
+from pytikv.ambient import end_of_call
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
@@ -214,6 +214,9 @@ class EmbeddedView:
         self._flushes = flushes
         self._is_durable = config.sync and bool(store.engine.path)
 
+    def observe(self, is_observed: bool) -> None:
+        """Nothing is sent anywhere."""
+
     async def close(self) -> None:
         """Give up the store."""
         await self.rt.run_blocking(self._store.release)
@@ -228,8 +231,8 @@ class EmbeddedView:
             self._store.release()
 
     def _check_time(self) -> None:
-        ambient = current_deadline()
-        if ambient is not None and self.rt.now() >= ambient:
+        now = self.rt.now()
+        if now >= end_of_call(now, self.config):
             raise DeadlineExceeded("the time for the call had run out before it began")
 
     async def _read(self, count: int, function: Callable[..., T], *args: object) -> T:
@@ -244,7 +247,7 @@ class EmbeddedView:
             return
         try:
             await self._flushes.submit(
-                ticket, effective(rt.now(), self.config.timeout) if deadline is None else deadline
+                ticket, end_of_call(rt.now(), self.config) if deadline is None else deadline
             )
         except TimeoutError:
             text = "the write is applied, but the disk did not confirm it in time"

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from pytikv.ambient import end_of_call
 from pytikv.client.backoff import Backoffer
-from pytikv.client.deadline import effective
 from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import KV_BATCH_GET, KV_GET, SPLIT_REGION, Rpc
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnBackend, TxnPiece
@@ -146,7 +146,7 @@ class EmbeddedTxn(EmbeddedView):
     def call(self, deadline: float | None = None) -> Call:
         """See `TxnBackend`."""
         if deadline is None:
-            deadline = effective(self.rt.now(), self.config.timeout)
+            deadline = end_of_call(self.rt.now(), self.config)
         return Call(Backoffer(self.rt, deadline))
 
     async def find(self, key: bytes, call: Call) -> Any:

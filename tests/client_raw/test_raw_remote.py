@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pytikv
-import pytikv.client.deadline
+import pytikv.ambient
 import pytikv.client.raw_remote
+from pytikv.ambient import Ambient
 from pytikv.codec import api
 from pytikv.wire.errors import RpcError, Status
 
@@ -82,11 +83,11 @@ def test_deadlines_reach_the_store(model) -> None:
     assert {request.context.max_execution_duration_ms for _, _, request in model.calls} == {2000}
     model.calls.clear()
     kv.put(b"k", b"v")
-    token = pytikv.client.deadline._ambient.set(model.rt.now() + 0.25)
+    token = pytikv.ambient._ambient.set(Ambient(model.rt.now() + 0.25))
     try:
         kv.get(b"k")
     finally:
-        pytikv.client.deadline._ambient.reset(token)
+        pytikv.ambient._ambient.reset(token)
     assert model.calls[-1][2].context.max_execution_duration_ms == 250
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytikv.client.deadline import current_deadline, deadline
+from pytikv.ambient import current_deadline, deadline
 from pytikv.client.txn import background
 from pytikv.client.txn.background import Background
 from pytikv.errors import ClientClosed, ServerError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pytikv.client.backoff import Backoffer
-from pytikv.client.deadline import effective
+from pytikv.ambient import effective
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, RequestContext, TxnPiece
 from pytikv.config import ClientConfig

@@ -16,6 +16,7 @@ from pytikv.client.pages import Pages, Pair
 from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
 from pytikv.rt.caller import CallerRuntime
+from pytikv.service_classes import Sla
 
 __all__ = ["BlockingBase", "iterate"]
 
@@ -73,3 +74,8 @@ class BlockingBase(Generic[CoreT]):
     def config(self) -> ClientConfig:
         """The options in force; `api_version` is settled."""
         return self._core.config
+
+    @property
+    def sla(self) -> Sla:
+        """Seconds that calls of each service class may take; a change holds in all views, for calls yet to begin."""
+        return self._core.config.sla

@@ -45,6 +45,7 @@ _VIEW_OPTIONS: Final = frozenset(
     {
         "cf",
         "timeout",
+        "service_class",
         "rpc_timeout",
         "replica_read",
         "match_labels",

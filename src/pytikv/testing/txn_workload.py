@@ -25,7 +25,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pytikv.client.deadline import deadline
+from pytikv.ambient import deadline
 from pytikv.errors import Outcome, TikvError
 from pytikv.rt.interface import Runtime
 from pytikv.testing.isolation import Op, OpKind, Txn, TxnHistory

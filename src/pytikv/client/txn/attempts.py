@@ -20,8 +20,8 @@ import dis
 from types import CodeType, FrameType
 from typing import Final
 
+from pytikv.ambient import current_deadline
 from pytikv.client.arguments import check_count
-from pytikv.client.deadline import current_deadline
 from pytikv.errors import InvalidArgument, Outcome, TikvError
 from pytikv.rt.interface import Runtime
 

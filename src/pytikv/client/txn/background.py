@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from pytikv.client.deadline import forget_deadline
+from pytikv.ambient import forget_deadline
 from pytikv.client.txn.backend import TxnBackend, one_for_all
 from pytikv.errors import TikvError
 from pytikv.rt.interface import Runtime

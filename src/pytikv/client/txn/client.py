@@ -13,19 +13,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pytikv.client.arguments import check_count
+from pytikv.client.observed import recorded
 from pytikv.client.txn.admin.facade import AsyncAdministration
 from pytikv.client.txn.admin.gc import BackgroundGc
 from pytikv.client.txn.attempts import Attempts
-from pytikv.client.txn.backend import TxnBackend, open_txn_backend
+from pytikv.client.txn.backend import TELEMETRY, TxnBackend, open_txn_backend
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.heartbeat import HeartBeats
 from pytikv.client.txn.options import TxnOptions, read_options, txn_options
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
+from pytikv.observe.telemetry import Telemetry
 from pytikv.types import MAX_TIMESTAMP, Timestamp
 
 __all__ = ["AsyncAttempts", "AsyncTransactionClient"]
@@ -37,6 +39,7 @@ _GC: Final = "background gc"
 _VIEW_OPTIONS: Final = frozenset(
     {
         "timeout",
+        "service_class",
         "rpc_timeout",
         "replica_read",
         "match_labels",
@@ -57,11 +60,20 @@ class AsyncTransactionClient(AsyncAdministration):
     moment and writes all or nothing. Keys of transactions and of `AsyncRawClient` are two worlds in API v2.
     """
 
-    __slots__ = ()
+    __slots__ = ("_makes",)
     _VIEW_OPTIONS = _VIEW_OPTIONS
     _open_backend = staticmethod(open_txn_backend)
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def _observe(self, telemetry: Telemetry | None) -> None:
+        if telemetry is None:
+            self._makes = _PLAIN
+        else:
+            from pytikv.client.txn.observed import OBSERVED  # here: most programs never need it
+
+            self._backend.shared[TELEMETRY] = telemetry
+            self._makes = OBSERVED
 
     def _begin_work(self, backend: TxnBackend) -> None:
         config = backend.config
@@ -99,7 +111,7 @@ class AsyncTransactionClient(AsyncAdministration):
         Or await it, and call its `commit` or `rollback`. Options are the fields of `TxnOptions`. Raises WrongType,
         InvalidArgument; its start_ts is fetched when it is entered or awaited.
         """
-        return AsyncTransaction(self._backend, _options(pessimistic, options))
+        return self._makes.transaction(self._backend, _options(pessimistic, options))
 
     async def run(
         self,
@@ -122,7 +134,7 @@ class AsyncTransactionClient(AsyncAdministration):
         tries = Attempts(backend.rt, attempts)
         while True:
             tries.begin()
-            txn = AsyncTransaction(backend, wanted)
+            txn = self._makes.transaction(backend, wanted)
             try:
                 async with txn:
                     answer = fn(txn, *args)
@@ -145,7 +157,7 @@ class AsyncTransactionClient(AsyncAdministration):
         its end or by `continue`: a `return` or `break` in it raises the error instead, since Python would leave the
         loop as if the commit had succeeded. Otherwise as `run`.
         """
-        return AsyncAttempts(self._backend, _options(pessimistic, options), attempts)
+        return AsyncAttempts(self._backend, _options(pessimistic, options), attempts, self._makes.attempt)
 
     def snapshot(self, ts: int | None = None, **options: Any) -> AsyncSnapshot:
         """Return the data as it was at the timestamp `ts`, to be read only. Options are the fields of `ReadOptions`.
@@ -156,8 +168,9 @@ class AsyncTransactionClient(AsyncAdministration):
         """
         if ts is not None:
             check_count("ts", ts, high=MAX_TIMESTAMP)
-        return AsyncSnapshot(self._backend, ts, read_options(options))
+        return self._makes.snapshot(self._backend, ts, read_options(options))
 
+    @recorded
     async def current_timestamp(self) -> Timestamp:
         """Return a new timestamp of PD's oracle, larger than all before it."""
         return await self._backend.timestamp(self._deadline())
@@ -167,7 +180,7 @@ def _options(pessimistic: bool, options: Mapping[str, Any]) -> TxnOptions:
     return txn_options(options if pessimistic is False else {"pessimistic": pessimistic, **options})
 
 
-class _Attempt(AsyncTransaction):
+class AsyncAttempt(AsyncTransaction):
     """One try: its end swallows what is to be tried again."""
 
     __slots__ = ("_attempts",)
@@ -194,9 +207,12 @@ class _Attempt(AsyncTransaction):
 class AsyncAttempts:
     """The loop of `AsyncTransactionClient.attempts`; serves one `async for`."""
 
-    __slots__ = ("_attempts", "_backend", "_options")
+    __slots__ = ("_attempts", "_backend", "_make", "_options")
 
-    def __init__(self, backend: TxnBackend, options: TxnOptions, attempts: int) -> None:
+    def __init__(
+        self, backend: TxnBackend, options: TxnOptions, attempts: int, make: Callable[..., AsyncTransaction]
+    ) -> None:
+        self._make = make
         self._backend = backend
         self._options = options
         self._attempts = Attempts(backend.rt, attempts)
@@ -209,4 +225,15 @@ class AsyncAttempts:
             raise StopAsyncIteration
         if self._attempts.wait_s:
             await self._backend.rt.sleep(self._attempts.wait_s)
-        return _Attempt(self._backend, self._options, self._attempts)
+        return self._make(self._backend, self._options, self._attempts)
+
+
+class Makes(NamedTuple):
+    """What a client makes: these, or those that report (`client.txn.observed`)."""
+
+    transaction: type[AsyncTransaction]
+    attempt: type[AsyncAttempt]
+    snapshot: type[AsyncSnapshot]
+
+
+_PLAIN: Final = Makes(AsyncTransaction, AsyncAttempt, AsyncSnapshot)

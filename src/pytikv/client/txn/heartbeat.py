@@ -20,8 +20,8 @@ import logging
 from functools import partial
 from typing import Final
 
+from pytikv.ambient import forget_deadline
 from pytikv.client.by_region import run_bounded
-from pytikv.client.deadline import forget_deadline
 from pytikv.client.rpcs import KV_TXN_HEART_BEAT
 from pytikv.client.txn.backend import TxnBackend, one_for_all, send_to_key
 from pytikv.client.txn.key_errors import key_error

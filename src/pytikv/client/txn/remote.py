@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from pytikv.ambient import end_of_call
 from pytikv.client import backoff, rpcs
 from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
-from pytikv.client.deadline import effective
 from pytikv.client.remote_view import RemoteView
 from pytikv.client.replica_selector import is_tiflash
 from pytikv.client.request_sender import Call
@@ -100,7 +100,7 @@ class RemoteTxn(RemoteView):
 
     def call(self, deadline: float | None = None) -> Call:
         """See `TxnBackend`."""
-        return self._sender.call(effective(self._now(), self._timeout_s) if deadline is None else deadline)
+        return self._sender.call(end_of_call(self._now(), self.config) if deadline is None else deadline)
 
     async def find(self, key: bytes, call: Call) -> Any:
         """See `TxnBackend`."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterable
 from typing import Any
 
+from pytikv.ambient import end_of_call
 from pytikv.client.arguments import check_bytes, check_key, check_keys, prefix_end
-from pytikv.client.deadline import effective
 from pytikv.client.flights import Flights
 from pytikv.client.pages import Pair, iterate
 from pytikv.client.txn.backend import TxnBackend
@@ -59,7 +59,7 @@ class AsyncSnapshot(ReadOnly):
         """Fetch the timestamp, or check the one that was given; once for all who read at the same time."""
         if self._flights is None:
             self._flights = Flights(self._backend.rt)
-        deadline = effective(self._backend.rt.now(), self._backend.config.timeout)
+        deadline = end_of_call(self._backend.rt.now(), self._backend.config)
         return await self._flights.run("begin", lambda: self._load(deadline), deadline)
 
     async def _load(self, deadline: float) -> SnapshotReader:

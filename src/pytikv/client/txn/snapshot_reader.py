@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+from pytikv.ambient import end_of_call
 from pytikv.client import backoff
 from pytikv.client.by_region import run_bounded
-from pytikv.client.deadline import effective
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, RequestContext, TxnBackend
 from pytikv.client.txn.key_errors import key_error
@@ -261,7 +261,7 @@ class SnapshotReader:
             await self._visibility.ensure(self.start_ts, call.backoffer.deadline)
 
     def _deadline(self, began: float) -> float:
-        return effective(began, self.backend.config.timeout)
+        return end_of_call(began, self.backend.config)
 
     # --- what was read ------------------------------------------------------------------------------------------------
 

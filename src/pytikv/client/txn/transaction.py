@@ -31,6 +31,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from pytikv.ambient import end_of_call
 from pytikv.client.arguments import (
     MAX_SCAN_PAGE,
     check_bytes,
@@ -42,7 +43,6 @@ from pytikv.client.arguments import (
     check_value,
     prefix_end,
 )
-from pytikv.client.deadline import effective
 from pytikv.client.pages import Pair, iterate
 from pytikv.client.request_sender import Call
 from pytikv.client.txn.backend import TxnBackend
@@ -356,7 +356,11 @@ class AsyncTransaction:
         if self._pipeline is not None:
             self._pipeline.check()
             if self._pipeline.is_due():
-                await self._pipeline.flush(self._backend.call(self._deadline()))
+                await self._flush()
+
+    async def _flush(self) -> None:
+        assert self._pipeline is not None
+        await self._pipeline.flush(self._backend.call(self._deadline()))
 
     @staticmethod
     def _exists(key: bytes) -> KeyExists:
@@ -460,10 +464,9 @@ class AsyncTransaction:
         if self._locks is not None:
             if not keys:
                 return {}
-            now, timeout = self._backend.rt.now(), self._backend.config.timeout
             # A wait that the caller asked for comes on top of what a call may take.
-            seconds = timeout + (wish.wait_s or 0.0)
-            return await self._locks.lock(keys, wish, self._backend.call(effective(now, seconds)))
+            end = end_of_call(self._backend.rt.now(), self._backend.config, wish.wait_s or 0.0)
+            return await self._locks.lock(keys, wish, self._backend.call(end))
         if wish.is_shared or wish.only_if_exists:
             raise InvalidArgument("shared locks and only_if_exists need a pessimistic transaction")
         for key in keys:
@@ -594,7 +597,7 @@ class AsyncTransaction:
             done(self)
 
     def _deadline(self) -> float:
-        return effective(self._backend.rt.now(), self._backend.config.timeout)
+        return end_of_call(self._backend.rt.now(), self._backend.config)
 
 
 class _OwnScan:

@@ -21,8 +21,8 @@ import dataclasses
 import logging
 from typing import Final
 
+from pytikv.ambient import forget_deadline
 from pytikv.client.arguments import check_seconds
-from pytikv.client.deadline import forget_deadline
 from pytikv.client.txn.admin.locks import resolve_locks
 from pytikv.client.txn.admin.range_task import CONCURRENCY, OnProgress
 from pytikv.client.txn.backend import TxnBackend

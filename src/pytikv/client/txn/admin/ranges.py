@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytikv.client.deadline import effective
+from pytikv.ambient import effective
 from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import KV_DELETE_RANGE, UNSAFE_DESTROY_RANGE
 from pytikv.client.store_errors import raw_error

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pytikv.client.deadline import current_deadline, deadline, effective, remaining
+from pytikv.ambient import current_deadline, deadline, effective, remaining
 from pytikv.errors import InvalidArgument
 from pytikv.rt.clock import ambient_clock
 
