@@ -19,6 +19,7 @@ Clients connect to `URL`. `Fleet.tallies` count what each store has seen.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -204,7 +205,7 @@ class Fleet:
                 region_epoch=metapb.RegionEpoch(conf_ver=1, version=1),
                 peers=[metapb.Peer(id=self._pd.alloc_id() + 100, store_id=number) for number in self.numbers],
             )
-            for start, end in zip(borders, borders[1:], strict=False)
+            for start, end in itertools.pairwise(borders)
         ]
         for index, region in enumerate(self._regions):
             self._leaders.by_region[region.id] = self.numbers[index % len(self.numbers)]
