@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pytikv.client.handle import Backend, Connection, closed_backend
+from pytikv.client.handle import Backend, Connection
 from pytikv.client.openers import Opener
-from pytikv.config import ClientConfig, check_config, load_config
+from pytikv.config import ClientConfig, GatheredConfig, check_config, gather_config
 from pytikv.errors import ConfigError
+from pytikv.observe.telemetry import Telemetry
 from pytikv.rt.interface import Runtime
+from pytikv.service_classes import Sla
 from pytikv.url import Target, parse_target
 
-__all__ = ["AsyncBase", "client_config"]
+__all__ = ["AsyncBase", "client_config", "gathered_config"]
 
 BackendT = TypeVar("BackendT", bound=Backend)
 _Self = TypeVar("_Self", bound="AsyncBase[Any]")
@@ -25,13 +27,20 @@ _Self = TypeVar("_Self", bound="AsyncBase[Any]")
 
 def client_config(target: str | Sequence[str], options: Mapping[str, Any]) -> tuple[Target, ClientConfig]:
     """Return the parsed target and the options of a client. Raises ConfigError, WrongType."""
+    place, gathered = gathered_config(target, options)
+    return place, gathered.config
+
+
+def gathered_config(target: str | Sequence[str], options: Mapping[str, Any]) -> tuple[Target, GatheredConfig]:
+    """Do as `client_config`, and tell where each option comes from."""
     place = parse_target(target)
-    config = load_config(options, place.query)
+    gathered = gather_config(options, place.query)
     if place.keyspace is not None:
-        if config.keyspace not in (None, place.keyspace):
+        if gathered.config.keyspace not in (None, place.keyspace):
             raise ConfigError("the keyspace in the URL's path and the option keyspace differ: leave out one of the two")
-        config = config.replace(keyspace=place.keyspace)
-    return place, config
+        config = gathered.config.replace(keyspace=place.keyspace)
+        gathered = GatheredConfig(config, {**gathered.sources, "keyspace": "URL path"})
+    return place, gathered
 
 
 class AsyncBase(Generic[BackendT]):
@@ -76,7 +85,7 @@ class AsyncBase(Generic[BackendT]):
     ) -> _Self:
         place, config = client_config(target, options)
         backend = await cls._open_backend(rt, place, config)
-        connection = Connection(rt, backend, close_runtime=close_runtime, drop_runtime=drop_runtime)
+        connection = Connection(rt, backend, target=str(place), close_runtime=close_runtime, drop_runtime=drop_runtime)
         client = cls(connection, backend, is_owner=True)
         client._begin_work(backend)
         return client
@@ -85,7 +94,11 @@ class AsyncBase(Generic[BackendT]):
         """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
         if self.is_owner:
             await self._connection.close(self._finish)
-        self._backend = closed_backend("the client was closed")
+        else:
+            self._connection.end(self)
+
+    def _observe(self, telemetry: Telemetry | None) -> None:
+        """Have calls report to `telemetry`; None: to nobody. See `client.observed`."""
 
     def _begin_work(self, backend: Any) -> None:
         """Begin what goes on beyond calls until `_finish`; once for all views."""
@@ -105,6 +118,11 @@ class AsyncBase(Generic[BackendT]):
     def config(self) -> ClientConfig:
         """The options in force; `api_version` is settled."""
         return self._backend.config
+
+    @property
+    def sla(self) -> Sla:
+        """Seconds that calls of each service class may take; a change holds in all views, for calls yet to begin."""
+        return self._backend.config.sla
 
     def _view(self: _Self, options: Mapping[str, Any]) -> _Self:
         """Return a client with other options; None leaves one as it is."""

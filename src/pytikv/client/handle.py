@@ -8,6 +8,9 @@ After a fork the child's copies of all clients are closed likewise, from a hook 
 else does: sockets and threads belong to the parent, and two processes on one connection would read each other's
 answers. An owner that is forgotten without `close` warns (ResourceWarning) and lets go of its connections at once,
 without waiting for anything.
+
+Whether calls are observed is switched here for all views of all connections: `observe.telemetry` says when the first
+sink comes and the last one goes, and each view then takes what reports, or what does not (`client.observed`).
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from typing import Any, Protocol
 
 from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
+from pytikv.observe import telemetry
+from pytikv.observe.telemetry import Telemetry
 from pytikv.rt.interface import Runtime
 
-__all__ = ["Backend", "Connection", "closed_backend"]
+__all__ = ["Backend", "Connection", "View", "closed_backend", "open_connections"]
 
 
 class Backend(Protocol):
@@ -38,11 +43,23 @@ class Backend(Protocol):
         """Return a view of the same data with other options."""
         ...
 
+    def observe(self, is_observed: bool) -> None:
+        """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
+
     async def close(self) -> None:
         """End the connection."""
 
     def abandon(self, *, forked: bool) -> None:
         """As `close`, without waiting, from any thread."""
+
+
+class View(Protocol):
+    """What a connection needs of the clients that use it."""
+
+    _backend: Any
+
+    def _observe(self, telemetry: Telemetry | None) -> None:
+        """Have calls report to `telemetry`; None: to nobody."""
 
 
 class _Closed:
@@ -68,26 +85,55 @@ class Connection:
         rt: Runtime,
         backend: Backend,
         *,
+        target: str = "",
         close_runtime: Callable[[], Awaitable[None]] | None = None,
         drop_runtime: Callable[[], None] | None = None,
     ) -> None:
+        """`target`: what was connected to, without secrets."""
         self.rt = rt
+        self.target = target
+        self.telemetry: Telemetry | None = None
+        """Where calls report to; None while nobody listens."""
         self._close_runtime = close_runtime
         self._drop_runtime = drop_runtime
         self._backend: Backend | None = backend
-        self._views: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._lock = threading.Lock()
         _open.add(self)
+        self.observe()
 
     @property
     def is_open(self) -> bool:
         """Whether `close` has not been called yet."""
         return self._backend is not None
 
-    def add(self, view: Any) -> None:
+    @property
+    def backend(self) -> Backend | None:
+        """What was opened; None after `close`."""
+        return self._backend
+
+    def add(self, view: View) -> None:
         """Count a client among those to be closed with this; its attribute `_backend` is what is replaced."""
         with self._lock:
             self._views.add(view)
+            view._observe(self.telemetry)
+
+    def end(self, view: View) -> None:
+        """Close one view alone."""
+        with self._lock:
+            view._backend = closed_backend("the client was closed")
+
+    def observe(self) -> None:
+        """Have all views report, or no longer, as the present sinks want it."""
+        with self._lock:
+            is_observed = bool(telemetry.sinks())
+            if is_observed is (self.telemetry is not None) or self._backend is None:
+                return
+            self._backend.observe(is_observed)
+            self.telemetry = Telemetry(self.rt.now, self.rt.time, self.target) if is_observed else None
+            for view in self._views:
+                if not isinstance(view._backend, _Closed):
+                    view._observe(self.telemetry)
 
     async def close(self, finish: Callable[[Backend], Awaitable[None]]) -> None:
         """Close all clients, let what is under way `finish`, and end the connection. Idempotent."""
@@ -113,9 +159,8 @@ class Connection:
     def _take(self, message: str) -> Backend | None:
         with self._lock:
             backend, self._backend = self._backend, None
-            views = list(self._views)
-        for view in views:
-            view._backend = closed_backend(message)
+            for view in self._views:
+                view._backend = closed_backend(message)
         _open.discard(self)
         return backend
 
@@ -127,6 +172,19 @@ class Connection:
 
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def open_connections() -> list[Connection]:
+    """Return what is open at present."""
+    return [connection for connection in list(_open) if connection.is_open]
+
+
+def _on_sinks(_: bool) -> None:
+    for connection in open_connections():
+        connection.observe()
+
+
+telemetry.on_change(_on_sinks)
 
 
 def _after_fork_in_child() -> None:

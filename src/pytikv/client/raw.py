@@ -30,6 +30,7 @@ from pytikv.client.pages import Pair, drain, iterate
 from pytikv.client.raw_backend import RawBackend, open_backend
 from pytikv.client.raw_scan import RawScan
 from pytikv.errors import BatchError, InvalidArgument, TikvError, UnsupportedByServer, WrongType
+from pytikv.observe.telemetry import Telemetry
 from pytikv.types import KEEP, Checksum, CompareAndSwap, Keep, KeyRange
 
 __all__ = ["AsyncRawClient", "PairsArgument"]
@@ -76,6 +77,14 @@ class AsyncRawClient(AsyncBase[RawBackend]):
     _open_backend = staticmethod(open_backend)
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def _observe(self, telemetry: Telemetry | None) -> None:
+        if telemetry is None:
+            self._backend = getattr(self._backend, "inner", self._backend)
+        else:
+            from pytikv.client.observed import ObservedRaw  # here: most programs never need it
+
+            self._backend = ObservedRaw(self._backend, telemetry)
 
     def with_options(
         self: _Self,

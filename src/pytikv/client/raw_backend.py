@@ -100,6 +100,9 @@ class RawBackend(Protocol):
         """Call a plugin once in each region; returns the ranges served and the answer of each."""
         ...
 
+    def observe(self, is_observed: bool) -> None:
+        """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
+
     async def close(self) -> None:
         """End the connection that `open_backend` made; views share it."""
 

@@ -57,6 +57,10 @@ class RemoteView:
         self._channel = pool.channel
         self._sender.use_pool(pool)
 
+    def observe(self, is_observed: bool) -> None:
+        """Have requests report to `current_record()`, or no longer."""
+        self._cluster.observe(is_observed)
+
     async def close(self) -> None:
         """Close the cluster's connections."""
         await self._cluster.close()

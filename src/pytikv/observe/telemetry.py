@@ -25,9 +25,11 @@ values of the runtime's `now()`; `Telemetry.wall_time` turns one into Unix secon
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from pytikv.ambient import CallContext, current_ambient
 
 __all__ = [
     "MAX_STEPS",
@@ -73,7 +75,10 @@ class Step(NamedTuple):
 
 
 class Sink(Protocol):
-    """Whoever listens. All three are called in the thread of the call, and must not raise."""
+    """Whoever listens. All three are called in the thread of the call, and must not raise.
+
+    One that derives from this class pays only for the methods that it defines.
+    """
 
     def on_begin(self, record: CallRecord) -> None:
         """A call begins; `record` may be given extra attributes in `record.extra`."""
@@ -90,47 +95,47 @@ current_record = _current.get
 """Return the record of the present call; None where nobody listens."""
 
 _sinks: tuple[Sink, ...] = ()
+_on_begin: tuple[Callable[[CallRecord], None], ...] = ()
+_on_step: tuple[Callable[[CallRecord, Step], None], ...] = ()
+_on_end: tuple[Callable[[CallRecord], None], ...] = ()
 _is_idle: Callable[[], bool] | None = None
 _listeners: list[Callable[[bool], None]] = []
 _faulty: set[int] = set()
 
 
 class CallRecord:
-    """One call of a client. Written by the request path, read by sinks."""
+    """One call of a client. Written by the request path, read by sinks.
 
-    __slots__ = (
-        "attributes",
-        "began",
-        "context",
-        "ended",
-        "error",
-        "extra",
-        "method",
-        "parent",
-        "status",
-        "steps",
-        "steps_dropped",
-        "telemetry",
-    )
+    What most calls never change stands in the class: making a record sets five attributes.
+    """
 
-    def __init__(self, telemetry: Telemetry, method: str, began: float, parent: CallRecord | None) -> None:
+    telemetry: Telemetry
+    method: str
+    """``raw_get``, ``txn_get``, ``txn_commit``, ... : the API (raw, txn, snapshot, client) and the method's name."""
+    began: float
+    parent: CallRecord | None
+    context: CallContext | None
+    """The ambient context (trace id, tenant, ...) at the begin; None where there is none."""
+    ended: float | None = None
+    status: str = "ok"
+    """``ok``, or the `code` of the error; ``cancelled``; ``error`` for one that is not the library's."""
+    error: BaseException | None = None
+    attributes: dict[str, Any] | None = None
+    """Facts of the call, such as start_ts, keys (their number), mode; None until one is noted."""
+    steps: Sequence[Step] = ()
+    """The steps taken so far, in the order of their ends."""
+    steps_dropped: int = 0
+    extra: dict[str, Any] | None = None
+    """What sinks keep with the record, by their name."""
+
+    def __init__(
+        self, telemetry: Telemetry, method: str, began: float, parent: CallRecord | None, context: CallContext | None
+    ) -> None:
         self.telemetry = telemetry
         self.method = method
-        """``raw_get``, ``txn_get``, ``txn_commit``, ... : the API (raw, txn, client) and the method's name."""
         self.began = began
-        self.ended: float | None = None
         self.parent = parent
-        self.status = "ok"
-        """``ok``, or the `code` of the error; ``cancelled``."""
-        self.error: BaseException | None = None
-        self.context: Any = None
-        """The ambient `CallContext` (trace id, tenant, ...) at the begin; None where there is none."""
-        self.attributes: dict[str, Any] | None = None
-        """Facts of the call, such as start_ts, keys (their number), mode; None until one is noted."""
-        self.steps: list[Step] = []
-        self.steps_dropped = 0
-        self.extra: dict[str, Any] | None = None
-        """What sinks keep with the record, by their name."""
+        self.context = context
 
     def step(
         self,
@@ -144,15 +149,18 @@ class CallRecord:
     ) -> None:
         """Note a step that has ended and pass it on."""
         step = Step(kind, name, began, ended, status, store, detail)
-        if len(self.steps) < MAX_STEPS:
-            self.steps.append(step)
+        steps = self.steps
+        if not steps:
+            self.steps = [step]
+        elif len(steps) < MAX_STEPS:
+            steps.append(step)  # type: ignore[attr-defined]  # a list, once there is one
         else:
             self.steps_dropped += 1
-        for sink in _sinks:
+        for on_step in _on_step:
             try:
-                sink.on_step(self, step)
+                on_step(self, step)
             except Exception as error:
-                _on_fault(sink, error)
+                _on_fault(on_step, error)
 
     def note(self, **facts: Any) -> None:
         """Note facts of the call: `start_ts`, `keys`, `mode`, `region`."""
@@ -177,40 +185,68 @@ class Telemetry:
         """Return a value of `now()` as Unix seconds, by the offset at this object's making."""
         return at + self._wall_offset_s
 
-    def run(self, method: str, coroutine: Coroutine[Any, Any, T], context: Any = None) -> Coroutine[Any, Any, T]:
-        """Return `coroutine`, to be awaited, as the call `method` with a record of its own. Raises what it raises."""
+    def run(
+        self,
+        method: str,
+        coroutine: Coroutine[Any, Any, T],
+        facts: dict[str, Any] | None = None,
+        failure_of: Callable[[T], BaseException | None] | None = None,
+    ) -> Coroutine[Any, Any, T]:
+        """Return `coroutine`, to be awaited, as the call `method` with a record of its own. Raises what it raises.
+
+        `facts`: what is known of the call, for `CallRecord.attributes`; kept, not copied. `failure_of`: returns the
+        error that an answer stands for, where not every failure is raised.
+        """
         if _is_idle is not None and _is_idle():
             return coroutine
-        return self._observe(method, coroutine, context)
+        return self._observe(method, coroutine, facts, failure_of)
 
-    async def _observe(self, method: str, coroutine: Coroutine[Any, Any, T], context: Any) -> T:
-        record = CallRecord(self, method, self._now(), _current.get())
-        record.context = context
+    async def _observe(
+        self,
+        method: str,
+        coroutine: Coroutine[Any, Any, T],
+        facts: dict[str, Any] | None,
+        failure_of: Callable[[T], BaseException | None] | None,
+    ) -> T:
+        ambient = current_ambient()
+        context = None if ambient is None else ambient.context
+        record = CallRecord(self, method, self._now(), _current.get(), context)
+        if facts is not None:
+            record.attributes = facts
         token = _current.set(record)
-        for sink in _sinks:
+        for on_begin in _on_begin:
             try:
-                sink.on_begin(record)
+                on_begin(record)
             except Exception as error:
-                _on_fault(sink, error)
+                _on_fault(on_begin, error)
         try:
-            return await coroutine
+            answer = await coroutine
+            if failure_of is not None and (failure := failure_of(answer)) is not None:
+                _fail(record, failure)
+            return answer
         except BaseException as error:
-            record.error = error
-            record.status = getattr(error, "code", None) or (
-                "cancelled" if not isinstance(error, Exception) else "error"
-            )
+            _fail(record, error)
             raise
         finally:
-            _current.reset(token)
+            try:  # noqa: SIM105  # contextlib.suppress would cost each call what a get may cost
+                _current.reset(token)
+            except ValueError:  # the call was given up and closed in another context, which knows nothing of it
+                pass
             record.ended = self._now()
-            for sink in _sinks:
+            for on_end in _on_end:
                 try:
-                    sink.on_end(record)
+                    on_end(record)
                 except Exception as error:
-                    _on_fault(sink, error)
+                    _on_fault(on_end, error)
 
 
-def _on_fault(sink: Sink, error: Exception) -> None:
+def _fail(record: CallRecord, error: BaseException) -> None:
+    record.error = error
+    record.status = getattr(error, "code", None) or ("error" if isinstance(error, Exception) else "cancelled")
+
+
+def _on_fault(hook: Callable[..., None], error: Exception) -> None:
+    sink = getattr(hook, "__self__", hook)
     if id(sink) not in _faulty:
         _faulty.add(id(sink))
         logger.error("%s failed and is not heard again about it: %s", type(sink).__name__, error, exc_info=error)
@@ -247,8 +283,11 @@ def on_change(listener: Callable[[bool], None]) -> None:
 
 
 def _set_sinks(sinks: tuple[Sink, ...]) -> None:
-    global _sinks, _is_idle
+    global _sinks, _on_begin, _on_step, _on_end, _is_idle
     _sinks = sinks
+    _on_begin = tuple(sink.on_begin for sink in sinks if getattr(type(sink), "on_begin", None) is not Sink.on_begin)
+    _on_step = tuple(sink.on_step for sink in sinks if getattr(type(sink), "on_step", None) is not Sink.on_step)
+    _on_end = tuple(sink.on_end for sink in sinks if getattr(type(sink), "on_end", None) is not Sink.on_end)
     _is_idle = getattr(sinks[0], "is_idle", None) if len(sinks) == 1 else None
 
 

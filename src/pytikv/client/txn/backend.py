@@ -32,6 +32,7 @@ from pytikv.types import Consistency, Timestamp
 
 __all__ = [
     "DEFAULT_CONTEXT",
+    "TELEMETRY",
     "GcState",
     "RequestContext",
     "TxnBackend",
@@ -69,6 +70,9 @@ class RequestContext:
 
 
 DEFAULT_CONTEXT: Final = RequestContext()
+
+TELEMETRY: Final = "telemetry"
+"""The name of the connection's `Telemetry` in `TxnBackend.shared`; there while calls are observed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -229,6 +233,9 @@ class TxnBackend(Protocol):
         ...
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def observe(self, is_observed: bool) -> None:
+        """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
 
     async def close(self) -> None:
         """End the connection that `open_txn_backend` made; views share it."""

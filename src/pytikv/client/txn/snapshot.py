@@ -12,7 +12,7 @@ from typing import Any
 from pytikv.ambient import end_of_call
 from pytikv.client.arguments import check_bytes, check_key, check_keys, prefix_end
 from pytikv.client.flights import Flights
-from pytikv.client.pages import Pair, iterate
+from pytikv.client.pages import Pages, Pair, iterate
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.options import ReadOptions
 from pytikv.client.txn.read_only import ReadOnly
@@ -132,7 +132,7 @@ class AsyncSnapshot(ReadOnly):
 
     def _scan(
         self, start: bytes | None, end: bytes | None, limit: int | None, reverse: bool, keys_only: bool, batch_size: int
-    ) -> SnapshotScan:
+    ) -> Pages:
         return SnapshotScan(
             self._reader or self._begin,
             start,

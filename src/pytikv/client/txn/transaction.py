@@ -43,7 +43,7 @@ from pytikv.client.arguments import (
     check_value,
     prefix_end,
 )
-from pytikv.client.pages import Pair, iterate
+from pytikv.client.pages import Pages, Pair, iterate
 from pytikv.client.request_sender import Call
 from pytikv.client.txn.backend import TxnBackend
 from pytikv.client.txn.background import Background
@@ -272,7 +272,7 @@ class AsyncTransaction:
         reverse: bool,
         keys_only: bool,
         batch_size: int,
-    ) -> _OwnScan:
+    ) -> Pages:
         low, high = check_range(start, end)
         if limit is not None:
             check_count("limit", limit, low=0)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from pytikv.client.arguments import check_count, check_key, check_keys, check_range
 from pytikv.client.base import AsyncBase
+from pytikv.client.observed import recorded
 from pytikv.client.txn.admin import ranges, split
 from pytikv.client.txn.admin.gc import GcReport, collect_garbage
 from pytikv.client.txn.admin.locks import LockInfo, list_locks, resolve_locks
@@ -35,6 +36,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
     # --- garbage ------------------------------------------------------------------------------------------------------
 
+    @recorded
     async def gc(self, life_time: float = 600.0, *, on_progress: OnProgress | None = None) -> GcReport:
         """Collect garbage: let go of versions that were replaced more than `life_time` seconds ago.
 
@@ -46,10 +48,12 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
         """
         return await collect_garbage(self._backend, life_time, on_progress=on_progress)
 
+    @recorded
     async def gc_state(self) -> GcState:
         """Return the safe points that PD has at present."""
         return await self._backend.gc_state(self._deadline())
 
+    @recorded
     async def set_gc_barrier(self, name: str, ts: int, ttl: int) -> None:
         """Keep what can be read at the timestamp `ts` for `ttl` whole seconds; a barrier of that name is replaced.
 
@@ -60,6 +64,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
         check_count("ttl", ttl, high=_MAX_TTL_S)
         await self._backend.set_gc_barrier(name, ts, ttl, self._deadline())
 
+    @recorded
     async def delete_gc_barrier(self, name: str) -> None:
         """Remove a barrier; one that is not there is no error."""
         _check_name(name)
@@ -67,6 +72,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
     # --- locks --------------------------------------------------------------------------------------------------------
 
+    @recorded
     async def list_locks(
         self,
         start: bytes | None = None,
@@ -84,6 +90,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
             check_count("limit", limit)
         return await list_locks(self._backend, low, high, _check_ts(max_ts), limit)
 
+    @recorded
     async def resolve_locks(
         self,
         start: bytes | None = None,
@@ -101,6 +108,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
     # --- ranges -------------------------------------------------------------------------------------------------------
 
+    @recorded
     async def delete_range(
         self, start: bytes | None, end: bytes | None, *, on_progress: OnProgress | None = None
     ) -> None:
@@ -110,6 +118,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
         """
         await ranges.delete_range(self._backend, *check_range(start, end), on_progress=on_progress)
 
+    @recorded
     async def unsafe_destroy_range(self, start: bytes | None, end: bytes | None) -> None:
         """Remove the range from the disks of all stores at once, beneath the regions. Cannot be undone.
 
@@ -120,6 +129,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
     # --- regions ------------------------------------------------------------------------------------------------------
 
+    @recorded
     async def split(self, keys: Iterable[bytes], *, scatter: bool = False, wait: bool = False) -> list[int]:
         """Split regions at `keys`, so that a region begins at each of them; returns the ids of the new regions.
 
@@ -134,6 +144,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
                 await split.wait_scattered(self._backend, made)
         return made
 
+    @recorded
     async def scatter(self, region_ids: Iterable[int], *, wait: bool = False) -> None:
         """Ask PD to spread regions over the stores; `wait`: until it has, DeadlineExceeded if it takes too long."""
         wanted = [check_count("region_ids", region_id) for region_id in region_ids]
@@ -143,11 +154,13 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
 
     # --- a look inside ------------------------------------------------------------------------------------------------
 
+    @recorded
     async def mvcc(self, key: bytes) -> MvccInfo:
         """Return all that the store holds of `key`: its lock and all its versions, newest first."""
         check_key(key)
         return await mvcc_by_key(self._backend, key)
 
+    @recorded
     async def mvcc_by_start_ts(self, start_ts: int) -> list[MvccInfo]:
         """Return all that the stores hold of keys that the transaction `start_ts` wrote or locked: one key a region.
 
@@ -156,6 +169,7 @@ class AsyncAdministration(AsyncBase[TxnBackend]):
         check_count("start_ts", start_ts, high=MAX_TIMESTAMP)
         return await mvcc_by_start_ts(self._backend, start_ts)
 
+    @recorded
     async def check_consistency(self) -> Consistency:
         """Check the locks, records and values of an embedded store against each other, in all keyspaces.
 
