@@ -7,7 +7,8 @@ share one budget: the call's deadline. Decided here:
 * A sleep never passes the deadline. One that would is cut to half of what is left, so that there is time for another
   try; once less than the kind's base is left, the call ends.
 * The call then ends with the error of the kind that slept longest in sum, not of the last one: a busy store that was
-  found by way of two cache misses is `Overloaded`. The last three causes are in its text.
+  found by way of two cache misses is `Overloaded`. Where no wait fitted in, the time was too short for anything, which
+  is `DeadlineExceeded`. The last three causes are in its text.
 * A store may say how long to wait (`at_least_s`); that counts as the sleep's lower bound. Whoever waits for something
   that ends by itself says when (`at_most_s`).
 * `backoff` never returns without having slept: a retry loop cannot spin.
@@ -164,10 +165,13 @@ class Backoffer:
         seconds = max(kind.sleep_ms(used, rt.rng) / 1000, at_least_s)
         if at_most_s is not None:
             seconds = min(seconds, max(at_most_s, 0.001))
-        slept_ms = self._slept_ms.setdefault(kind, 0.0)
+        slept_ms = self._slept_ms.get(kind, 0.0)  # a kind is named only once it has been waited for
         left = self.deadline - rt.now()
         if seconds >= left:
-            if left * 1000 <= max(kind.base_ms, 1.0) or at_least_s >= left:
+            if at_least_s >= left > 0:
+                self._slept_ms.setdefault(kind, 0.0)  # who names a time that is not there has said why
+                raise self.exhausted()
+            if left * 1000 <= max(kind.base_ms, 1.0):
                 raise self.exhausted()
             seconds = left / 2
         self._slept_ms[kind] = slept_ms + seconds * 1000
