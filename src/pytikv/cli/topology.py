@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytikv.types import Region, Store
     from pytikv.url import Target
 
-__all__ = ["register"]
+__all__ = ["find_stores", "register"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def _region_record(region: Region) -> dict[str, Any]:
 
 def stores(url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
     """List the stores."""
-    found = _ask(url, lambda view: view.stores())
+    found = find_stores(url)
     if as_json:
         for store in found:
             output.print_json(_store_record(store))
@@ -97,6 +97,11 @@ def _store_record(store: Store) -> dict[str, Any]:
 
 
 # --- asking ---
+
+
+def find_stores(url: str) -> list[Store]:
+    """Return the stores of the cluster at `url`, of an embedded store itself."""
+    return _ask(url, lambda view: view.stores())
 
 
 class _View(Protocol):
