@@ -1,9 +1,12 @@
 """TLS from files: contexts with ALPN `h2`, certificates read again when their files change.
 
 A context is made when a runtime is about to open or accept a connection, and kept until one of its files changes its
-inode, size or modification time, so that a certificate renewed on disk serves the next connection without a restart.
+inode, size, modification or change time, so that a certificate renewed on disk serves the next connection without a
+restart. Looking costs a `stat` for each file, microseconds beside a handshake, so every connection looks. Connections
+that are open go on as they are, until they idle out or end.
+
 A renewal caught half-way (a certificate without its key yet) does not take the service down: once a context was good,
-a failing re-read keeps it and is logged; the files are read again at the next connection.
+a failing re-read keeps it, with one warning for each state of the files; they are read again when they change again.
 
 At the start every fault is a `ConfigError` that names the file: missing, unreadable, not PEM, key and certificate that
 do not belong together. TLS 1.2 is the oldest version spoken. A client verifies the chain and the host name always.
@@ -25,6 +28,8 @@ __all__ = ["TLS", "FileTlsContext", "TlsContext", "load_client_tls", "load_serve
 logger: Final = logging.getLogger("pytikv")
 
 _ALPN: Final = ["h2"]
+
+Fingerprint = tuple[tuple[int, int, int, int] | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class FileTlsContext:
         self._server_name = server_name
         self._lock = threading.Lock()
         self._seen = self._fingerprint()
+        self._refused: Fingerprint | None = None  # the state of the files that was warned about
         self._context = self._build()
 
     @property
@@ -70,15 +76,16 @@ class FileTlsContext:
         """Return the context for a new connection, made anew when a file has changed."""
         with self._lock:
             seen = self._fingerprint()
-            if seen != self._seen:
+            if seen not in (self._seen, self._refused):
                 try:
                     self._context = self._build()
-                    self._seen = seen
+                    self._seen, self._refused = seen, None
                 except ConfigError as error:
+                    self._refused = seen
                     logger.warning("TLS files changed but cannot be used; the former ones stay in use: %s", error)
             return self._context
 
-    def _fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _fingerprint(self) -> Fingerprint:
         return tuple(_stat(path) for path in (self._files.ca, self._files.cert, self._files.key))
 
     def _build(self) -> ssl.SSLContext:
@@ -122,14 +129,14 @@ def load_server_tls(files: TLS, require_client_cert: bool = False) -> FileTlsCon
     return FileTlsContext(files, server_side=True, require_client_cert=require_client_cert, server_name=None)
 
 
-def _stat(path: str | None) -> tuple[int, int, int] | None:
+def _stat(path: str | None) -> tuple[int, int, int, int] | None:
     if path is None:
         return None
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
 def _load_ca(context: ssl.SSLContext, path: str | None, *, system: bool) -> None:

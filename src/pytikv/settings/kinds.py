@@ -108,7 +108,8 @@ def _ranged(wanted: str, convert: Callable[[str], Any], types: tuple[type, ...],
                 value = convert(value)
             except ValueError:
                 raise fail(name, wanted, value) from None
-        if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
+        is_right = isinstance(value, types) and not isinstance(value, bool)
+        if not is_right or not low <= value <= high:
             raise fail(name, wanted, value)
         return value
 

@@ -170,8 +170,11 @@ def from_file(schema: Schema, path: Any) -> Place:
         table = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {shown!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {shown!r} is not valid TOML: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error).replace("(at end of document)", f"(at the end, line {text.count(chr(10)) + 1})")
+        raise ConfigError(f"the configuration file {shown!r} is not valid TOML: {reason}") from error
     lines = key_lines(text)
     reader = _Reader(schema, f"the file {shown!r}")
     for spelled, value in table.items():
