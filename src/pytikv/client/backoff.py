@@ -37,6 +37,7 @@ from pytikv.errors import (
     ServerError,
     TikvError,
 )
+from pytikv.observe.telemetry import as_step
 from pytikv.rt.interface import Runtime
 
 __all__ = ["KINDS", "BackoffKind", "Backoffer", "Jitter"]
@@ -176,7 +177,7 @@ class Backoffer:
             seconds = left / 2
         self._slept_ms[kind] = slept_ms + seconds * 1000
         self.total_slept_s += seconds
-        await rt.sleep(seconds)
+        await as_step(rt.now, "backoff", kind.name, rt.sleep(seconds), detail=self._causes[-1])
 
     def exhausted(self, cause: object | None = None, *, outcome: Outcome | None = None) -> TikvError:
         """Return the error to end the call with: of the kind that slept longest, DeadlineExceeded where none did."""

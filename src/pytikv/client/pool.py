@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from pytikv.client.flights import Flights
 from pytikv.errors import ClientClosed, ConfigError, ConnectionFailed, Overloaded
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import health_pb2 as health
 from pytikv.rt.interface import Future, Runtime, Timer
 from pytikv.rt.locks import mutex
@@ -345,7 +346,8 @@ class ConnectionPool:
         channel = ClientChannel(self._rt, address=state.name, config=self._settings.channel)
         try:
             until = min(deadline, start + self._settings.connect_timeout_s)
-            await channel.connect(state.host, state.port, until, self._tls)
+            connect = channel.connect(state.host, state.port, until, self._tls)
+            await as_step(self._rt.now, "connect", "tls" if self.uses_tls else "tcp", connect, store=state.name)
         except ConnectFailed as error:
             self._give_back()
             self._on_failure(state, error, self._rt.now() - start)
@@ -384,7 +386,8 @@ class ConnectionPool:
                 self._discard(victim, "its place was needed")
                 continue
             try:
-                await self._rt.wait(turn, deadline)
+                wait = self._rt.wait(turn, deadline)
+                await as_step(self._rt.now, "queue", "connection", wait, store=state.name)
             except BaseException as error:
                 self._leave_queue(turn)
                 if isinstance(error, TimeoutError):

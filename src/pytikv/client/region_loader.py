@@ -21,6 +21,7 @@ from pytikv.client.backoff import Backoffer
 from pytikv.client.flights import Flights
 from pytikv.client.pd import PdClient
 from pytikv.client.region_cache import CachedRegion, RegionCache
+from pytikv.observe.telemetry import as_step
 from pytikv.rt.interface import Runtime
 from pytikv.types import KeyRange, Region
 
@@ -53,7 +54,8 @@ class RegionLoader:
             hint = self._regions.hint(key)
             if hint is not None and flight[0] == "cold":
                 flight = ("outdated", hint.start_key)
-            asked = await self._flights.run(flight, lambda: self._load(key, deadline, until), deadline)
+            load = self._flights.run(flight, lambda: self._load(key, deadline, until), deadline)
+            asked = await as_step(self._rt.now, "region_load", "reload" if hint is not None else "miss", load)
             region = self._regions.locate(key, self._rt.now())
             if region is not None:
                 return region
@@ -78,7 +80,8 @@ class RegionLoader:
             region = self._regions.locate_end(key, self._rt.now())
             if region is not None:
                 return region
-            self._take(await self._last(deadline) if not key else await self._below(key, deadline))
+            load = self._below(key, deadline) if key else self._last(deadline)
+            self._take(await as_step(self._rt.now, "region_load", "miss", load))
             region = self._regions.locate_end(key, self._rt.now())
             if region is not None:
                 return region
@@ -132,7 +135,8 @@ class RegionLoader:
         at = start_key
         while True:
             before = at
-            for meta in await self._pd.scan_regions(at, end_key, _AHEAD, deadline):
+            load = self._pd.scan_regions(at, end_key, _AHEAD, deadline)
+            for meta in await as_step(self._rt.now, "region_load", "miss", load):
                 region = self._join(meta, at)
                 if region is None:
                     break

@@ -30,6 +30,7 @@ from pytikv.client.pd_status import check_header, fatal_status
 from pytikv.client.pd_stream import LeaderSource, PdStream
 from pytikv.client.pool import ConnectionPool
 from pytikv.errors import ConnectionFailed, InvalidArgument, Overloaded, ServerError, TikvError
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
 from pytikv.rt.shared import Combiner
@@ -84,13 +85,13 @@ class TsoClient:
 
         Raises ConnectionFailed when PD cannot be reached by `deadline`, ServerError when its answer breaks the order.
         """
-        return (await self._submit(1, deadline)).first
+        return (await as_step(self._rt.now, "tso", "wait", self._submit(1, deadline))).first
 
     async def get_many(self, count: int, deadline: float) -> list[Timestamp]:
         """Return `count` new timestamps (1 to 10000), ascending. Errors as `get`; InvalidArgument for the count."""
         if not 1 <= count <= MAX_BATCH:
             raise InvalidArgument(f"1 to {MAX_BATCH} timestamps can be had at once, not {count}")
-        block = await self._submit(count, deadline)
+        block = await as_step(self._rt.now, "tso", "wait", self._submit(count, deadline))
         return [Timestamp(block.first + i * block.step) for i in range(count)]
 
     async def low_resolution(self, max_age: float, deadline: float) -> Timestamp:
@@ -166,7 +167,8 @@ class TsoClient:
 
     async def _ask(self, count: int, deadline: float) -> _Block:
         """Ask for a block of timestamps."""
-        data = await self._stream.exchange(self._encode(count), deadline)
+        exchange = self._stream.exchange(self._encode(count), deadline)
+        data = await as_step(self._rt.now, "tso", "request", exchange, detail=count)
         try:
             response = pdpb.TsoResponse.FromString(data)
         except DecodeError:

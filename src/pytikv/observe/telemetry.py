@@ -37,12 +37,16 @@ __all__ = [
     "Sink",
     "Step",
     "Telemetry",
+    "as_step",
+    "behind",
     "current_record",
+    "forget_record",
     "install",
     "on_change",
     "remove",
     "sinks",
     "span_id_of",
+    "status_of",
     "trace_id_of",
 ]
 
@@ -56,8 +60,11 @@ class Step(NamedTuple):
     """One timed part of a call.
 
     `kind` is one of: ``rpc`` (name: the RPC's, such as RawGet), ``backoff`` (name: the kind in the back-off table),
-    ``tso``, ``region_load``, ``connect``, ``queue`` (waiting for a place in a store's bulkhead, or for a connection),
-    ``lock_wait`` (name: read, write, pessimistic), ``phase`` (of a transaction: prewrite, commit, rollback, ...),
+    ``tso`` (name: wait, until the call has its timestamp; request, to PD, within the wait of whoever asked for all),
+    ``region_load`` (name: miss; reload, of a region that was known), ``connect``, ``queue`` (name: bulkhead, waiting
+    for a place at a store; connection, for one of the pool's), ``lock_wait`` (name: read, write, pessimistic: from the
+    lock met until it was out of the way or given up), ``phase`` (of a transaction: prewrite, commit, which is the
+    primary's, rollback; and behind the call: secondaries, cleanup),
     ``hedge`` (a second try of a read was sent; name: won or lost).
     """
 
@@ -242,7 +249,13 @@ class Telemetry:
 
 def _fail(record: CallRecord, error: BaseException) -> None:
     record.error = error
-    record.status = getattr(error, "code", None) or ("error" if isinstance(error, Exception) else "cancelled")
+    record.status = status_of(error)
+
+
+def status_of(error: BaseException) -> str:
+    """Return how a failure is called in a `status`: the `code` of a TikvError, ``error`` or ``cancelled``."""
+    code = getattr(error, "code", None)
+    return code if isinstance(code, str) else "error" if isinstance(error, Exception) else "cancelled"
 
 
 def _on_fault(hook: Callable[..., None], error: Exception) -> None:
@@ -250,6 +263,61 @@ def _on_fault(hook: Callable[..., None], error: Exception) -> None:
     if id(sink) not in _faulty:
         _faulty.add(id(sink))
         logger.error("%s failed and is not heard again about it: %s", type(sink).__name__, error, exc_info=error)
+
+
+def as_step(
+    now: Callable[[], float],
+    kind: str,
+    name: str,
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    store: str = "",
+    detail: Any = None,
+) -> Coroutine[Any, Any, T]:
+    """Return `coroutine`, to be awaited, as a step of the present call; as it is where nobody listens."""
+    record = _current.get()
+    return coroutine if record is None else _timed(record, now, kind, name, coroutine, store, detail)
+
+
+async def _timed(
+    record: CallRecord,
+    now: Callable[[], float],
+    kind: str,
+    name: str,
+    coroutine: Coroutine[Any, Any, T],
+    store: str,
+    detail: Any,
+) -> T:
+    began, status = now(), "ok"
+    try:
+        return await coroutine
+    except BaseException as error:
+        status = status_of(error)
+        raise
+    finally:
+        record.step(kind, name, began, now(), status, store, detail)
+
+
+def behind(now: Callable[[], float], name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> Callable[..., Any]:
+    """Return `work`, which will outlive the present call, as a phase of it; `work` itself where nobody listens."""
+    record = _current.get()
+    if record is None:
+        return work
+
+    async def observed() -> T:
+        token = _current.set(record)
+        try:
+            return await as_step(now, "phase", name, work())
+        finally:
+            _current.reset(token)
+
+    return observed
+
+
+def forget_record() -> None:
+    """Let what the present task does belong to no call: it was begun by one, and works for many."""
+    if _current.get() is not None:
+        _current.set(None)
 
 
 # --- the process's sinks ----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from typing import Any, Final
 from pytikv.ambient import forget_deadline
 from pytikv.client.txn.backend import TxnBackend, one_for_all
 from pytikv.errors import TikvError
+from pytikv.observe.telemetry import behind, forget_record
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
 from pytikv.rt.shared import SharedFuture
@@ -37,6 +38,7 @@ __all__ = ["QUEUE_MAX", "Background"]
 QUEUE_MAX: Final = 4096
 GATHER_S: Final = 0.0005
 _NAME: Final = "background"
+_PHASES: Final = {"commit of secondaries": "secondaries", "rollback": "rollback"}
 
 logger: Final = logging.getLogger("pytikv")
 
@@ -67,7 +69,7 @@ class Background:
 
         Raises ClientClosed when the client has been closed.
         """
-        piece = (work, name)
+        piece = (behind(self._rt.now, _PHASES.get(name, "cleanup"), work), name)
         with self._lock:
             is_full = self._running + len(self._queue) >= self._workers + QUEUE_MAX
             begins = False
@@ -89,6 +91,7 @@ class Background:
     async def _serve(self) -> None:
         """Gather pieces for a moment and do them all at once, again and again until none come."""
         forget_deadline()
+        forget_record()
         taken: list[Piece] = []
         try:
             while True:

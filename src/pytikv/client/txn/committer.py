@@ -27,7 +27,7 @@ say. Sources: client-go txnkv/transaction/2pc.go, commit.go, txn.go.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
 from pytikv.client import backoff
@@ -62,6 +62,7 @@ from pytikv.errors import (
     TransactionAborted,
     TransactionError,
 )
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import Timestamp
 
@@ -155,7 +156,7 @@ class Committer:
         groups = await self._backend.group(self._mutations, _key_of, call)
         if len(self._mutations) >= self._options.presplit_keys:
             groups = await self._presplit(groups, call)
-        await self._prewrite.run(groups, call)
+        await as_step(self._backend.rt.now, "phase", "prewrite", self._prewrite.run(groups, call))
         if self._broken is not None:
             raise self._broken
         if not self._keys:  # all mutations were checks: they held, and there is nothing to commit
@@ -266,8 +267,11 @@ class Committer:
 
     # --- the primary --------------------------------------------------------------------------------------------------
 
-    async def _commit_primary(self, commit_ts: Timestamp, call: Call) -> list[bytes]:
+    def _commit_primary(self, commit_ts: Timestamp, call: Call) -> Coroutine[Any, Any, list[bytes]]:
         """Commit the batch that holds the primary; returns the other keys."""
+        return as_step(self._backend.rt.now, "phase", "commit", self._insist_on_primary(commit_ts, call))
+
+    async def _insist_on_primary(self, commit_ts: Timestamp, call: Call) -> list[bytes]:
         terms = self._terms
         while True:
             region, batch = await self._primary_batch(call)

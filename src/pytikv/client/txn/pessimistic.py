@@ -64,6 +64,7 @@ from pytikv.errors import (
     TransactionAborted,
     format_key,
 )
+from pytikv.observe.telemetry import current_record, status_of
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["Found", "LockWish", "PessimisticLocks"]
@@ -110,6 +111,8 @@ class _Taking:
         self.patience_s = _FIRST_WAIT_S
         self.missing = dict.fromkeys(keys)
         self.found: dict[bytes, Found] = {}
+        self.waits = 0
+        """How often a lock of another transaction was met."""
 
 
 class PessimisticLocks:
@@ -268,6 +271,21 @@ class PessimisticLocks:
         await run_bounded(self._backend.rt, jobs, COMMITTER_CONCURRENCY)
 
     async def _take_batch(self, region: Any, batch: Sequence[bytes], taking: _Taking, call: Call) -> None:
+        """Lock keys of one region; one that the store let wait, as far as can be told, has waited for a lock."""
+        began, waited, status = self._backend.rt.now(), taking.waits, "ok"
+        try:
+            await self._insist(region, batch, taking, call)
+        except BaseException as error:
+            status = status_of(error)
+            raise
+        finally:
+            record = current_record()
+            if record is not None:
+                ended = self._backend.rt.now()
+                if taking.waits > waited or ended - began >= _QUICK_S:
+                    record.step("lock_wait", "pessimistic", began, ended, status)
+
+    async def _insist(self, region: Any, batch: Sequence[bytes], taking: _Taking, call: Call) -> None:
         while True:
             request = self._request(batch, taking)
             sent_at = self._backend.rt.now()
@@ -349,6 +367,7 @@ class PessimisticLocks:
             if not error.HasField("locked"):
                 raise key_error(error, self._backend.codec, self._start_ts)
         locks = locks_met(errors)
+        taking.waits += 1
         silent = [lock for lock in locks if not 0 < lock.duration_to_last_update_ms < _ALIVE_MS]
         wait_ms = 1 if len(silent) < len(locks) else 0
         if silent:

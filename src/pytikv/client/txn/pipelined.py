@@ -54,6 +54,7 @@ from pytikv.client.txn.plan import (
     write_size,
 )
 from pytikv.errors import InvalidArgument, Outcome, TikvError, TransactionAborted, WriteConflict, format_key
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["Pipeline"]
@@ -184,6 +185,10 @@ class Pipeline:
                 key = self._backend.codec.decode_key(lock.key)
                 text = f"key {format_key(key)} is being written by the younger transaction {lock.lock_version}"
                 raise WriteConflict(text, key=key, start_ts=self._start_ts, conflict_start_ts=lock.lock_version)
+        await as_step(self._backend.rt.now, "lock_wait", "write", self._settle(locks, call))
+
+    async def _settle(self, locks: Sequence[kvrpcpb.LockInfo], call: Call) -> None:
+        """Resolve locks, and wait where they live."""
         wait_ms = await LockResolver.of(self._backend).resolve_for_write(locks, self._start_ts, call)
         if wait_ms > 0:
             cause = f"a flush met {len(locks)} locks, the first of transaction {locks[0].lock_version}"

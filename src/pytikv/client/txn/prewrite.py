@@ -32,6 +32,7 @@ from pytikv.client.txn.key_errors import key_error, locks_met, refused_entry
 from pytikv.client.txn.lock_resolver import LockResolver
 from pytikv.client.txn.plan import UNKNOWN_TXN_SIZE, Mutation, Terms, batches, prewrite_request, sizes, write_size
 from pytikv.errors import InvalidArgument, Outcome, TikvError, WriteConflict, format_key
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
 __all__ = ["Prewrite"]
@@ -169,8 +170,12 @@ class Prewrite:
             for lock in locks:
                 if lock.lock_version > terms.start_ts:
                     raise self._conflict(lock)
+        await as_step(self._backend.rt.now, "lock_wait", "write", self._settle(locks, call))
+
+    async def _settle(self, locks: Sequence[kvrpcpb.LockInfo], call: Call) -> None:
+        """Resolve locks, and wait where they live."""
         wait_ms = await LockResolver.of(self._backend).resolve_for_write(
-            locks, terms.start_ts, call, resolve_pessimistic_region=True
+            locks, self._terms.start_ts, call, resolve_pessimistic_region=True
         )
         if wait_ms > 0:
             key = format_key(self._backend.codec.decode_key(locks[0].key))

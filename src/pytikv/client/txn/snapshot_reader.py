@@ -16,7 +16,7 @@ Reads change nothing: every error says NOT_APPLIED, also where resolving a lock 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from pytikv.client.txn.options import ReadOptions
 from pytikv.client.txn.scan import SnapshotScan
 from pytikv.client.txn.visibility import Visibility
 from pytikv.errors import InvalidArgument, Outcome, TikvError
+from pytikv.observe.telemetry import as_step
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.types import MAX_TIMESTAMP
 
@@ -227,10 +228,15 @@ class SnapshotReader:
             return error.locked
         raise key_error(error, self.backend.codec, self.start_ts)
 
-    async def meet(
+    def meet(
         self, locks: Sequence[kvrpcpb.LockInfo], call: Call, context: RequestContext, *, at_once: bool = False
-    ) -> RequestContext:
+    ) -> Coroutine[Any, Any, RequestContext]:
         """Settle locks, wait where that is needed, and return what to say when reading again."""
+        return as_step(self._now, "lock_wait", "read", self._settle(locks, call, context, at_once=at_once))
+
+    async def _settle(
+        self, locks: Sequence[kvrpcpb.LockInfo], call: Call, context: RequestContext, *, at_once: bool
+    ) -> RequestContext:
         if self._resolver is None:
             self._resolver = LockResolver.of(self.backend)
         known = (len(context.resolved_locks), len(context.committed_locks))

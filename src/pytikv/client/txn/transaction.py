@@ -71,6 +71,7 @@ from pytikv.client.txn.savepoint import Savepoint
 from pytikv.client.txn.snapshot_reader import SnapshotReader
 from pytikv.client.txn.union import UnionScan
 from pytikv.errors import AssertionFailed, ClientClosed, InvalidArgument, KeyExists, Outcome, TikvError, format_key
+from pytikv.observe.telemetry import as_step
 from pytikv.types import Timestamp
 
 __all__ = ["AsyncTransaction"]
@@ -579,7 +580,8 @@ class AsyncTransaction:
     async def _release(self, locks: PessimisticLocks, *, waits: bool) -> None:
         if waits:
             try:
-                await locks.release(self._backend.call(self._deadline()))
+                release = locks.release(self._backend.call(self._deadline()))
+                await as_step(self._backend.rt.now, "phase", "rollback", release)
                 return
             except ClientClosed:
                 raise
