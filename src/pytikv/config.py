@@ -106,7 +106,7 @@ class ClientConfig:
     many regions are met at once; one look-up alone is no faster. A PD that lacks the call is asked the usual way."""
 
     grpc_concurrency: int = field(default=8, metadata=kinds.kind(kinds.integer(1, 64)))
-    """Connections to each store in asyncio clients (a blocking client opens one for each thread at work)."""
+    """Connections to each store in asyncio clients (a blocking client has one for each thread at work)."""
 
     max_connections: int = field(default=256, metadata=kinds.kind(kinds.integer(1, 65_536)))
     """Connections that one client may have open at once, to all stores together."""
@@ -124,7 +124,8 @@ class ClientConfig:
     """Bytes of the largest message accepted from a server."""
 
     background_worker_size: int = field(default=4, metadata=kinds.kind(kinds.integer(1, 256)))
-    """Threads or tasks for work that outlives a call (secondaries of a commit, lock heartbeats, GC)."""
+    """Pieces of work that are done at once after their call ended (secondaries of a commit, locks to clean up), and
+    lock heartbeats that are under way at once."""
 
     replica_read: ReplicaRead = field(
         default="leader", metadata=kinds.kind(kinds.choice("leader", "follower", "mixed", "prefer_leader", "closest"))

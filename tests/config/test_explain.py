@@ -34,7 +34,7 @@ def test_each_option_with_its_source(tmp_path: Path) -> None:
         "value": 16,
         "source": f"file {file}:1",
         "is_default": False,
-        "meaning": "Connections to each store in asyncio clients (a blocking client opens one for each thread at work).",
+        "meaning": "Connections to each store in asyncio clients (a blocking client has one for each thread at work).",
         "allowed": "an integer between 1 and 64",
         "fields": {},
     }

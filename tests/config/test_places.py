@@ -151,11 +151,11 @@ def test_a_fault_in_a_table_is_placed_at_its_field(tmp_path: Path) -> None:
 
 
 def test_variable_and_parameter_are_named() -> None:
-    with pytest.raises(ConfigError, match="^environment variable PYTIKV_TIMEOUT: option 'timeout' must be a number"):
+    with pytest.raises(ConfigError, match=r"^environment variable PYTIKV_TIMEOUT: option 'timeout' must be a number"):
         gather_config({}, {}, {"PYTIKV_TIMEOUT": "soon"})
-    with pytest.raises(ConfigError, match="^the URL's parameter 'rpc-timeout': option 'rpc_timeout' must be a number"):
+    with pytest.raises(ConfigError, match=r"^the URL's parameter 'rpc-timeout': option 'rpc_timeout' must be a number"):
         gather_config({}, {"rpc-timeout": "0"}, {})
-    with pytest.raises(ConfigError, match="^option 'timeout' must be"):
+    with pytest.raises(ConfigError, match=r"^option 'timeout' must be"):
         gather_config({"timeout": "soon"}, {}, {})
 
 
