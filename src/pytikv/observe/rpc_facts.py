@@ -65,7 +65,12 @@ def region_of_step(step: Step) -> int:
 
 
 def server_time_of_step(step: Step) -> ServerTime | None:
-    """Return what the store said of its time in the answer of an ``rpc`` step; None where it said nothing."""
+    """Return what the store said of its time in the answer of an ``rpc`` step; None where it said nothing.
+
+    The answer may have been replaced by what this returns, to keep steps without their bytes.
+    """
+    if step.detail is None or isinstance(step.detail, ServerTime):
+        return step.detail
     return server_time(step.name, _part(step, 1))
 
 
