@@ -23,6 +23,7 @@ from typing import Any
 __all__ = [
     "AssertionFailed",
     "BatchError",
+    "CircuitOpen",
     "ClientClosed",
     "CommitUndetermined",
     "ConfigError",
@@ -155,6 +156,18 @@ class Overloaded(TikvError):
     """The store, or a limit of this client, refused more work for now."""
 
     retryable = True
+
+
+class CircuitOpen(Overloaded):
+    """The circuit breaker of a store or of PD is open: too many requests there failed or were slow. Nothing was sent.
+
+    `address`: `host:port`. `retry_in_s`: seconds until probes are let through again; 0 where they are under way.
+    """
+
+    def __init__(self, message: str = "", *, address: str = "", retry_in_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.address = address
+        self.retry_in_s = retry_in_s
 
 
 class RegionUnavailable(TikvError):
