@@ -123,6 +123,7 @@ class Model:
         self.regions = [RegionState(1, b"", b"", self.store_ids, 1)]
         self.data: dict[bytes, bytes] = {}
         self.calls: list[tuple[str, str, Any]] = []
+        self.alone: list[tuple[str, dict[str, str]]] = []  # unary calls and their metadata
         self.fault: Callable[[str, str, Any], Any] = lambda address, name, request: None
         self.refused: set[str] = set()
         self.forgotten: list[str] = []
@@ -171,7 +172,8 @@ class Model:
         async def batch(self, slot: int, request: bytes, deadline: float) -> bytes:
             return self.model.serve(self.address, SLOTS[slot], request, deadline)
 
-        async def unary(self, path: bytes, request: bytes, *, deadline: float) -> bytes:
+        async def unary(self, path: bytes, request: bytes, *, deadline: float, metadata: Any = ()) -> bytes:
+            self.model.alone.append((path.rpartition(b"/")[2].decode(), dict(metadata)))
             return self.model.serve(self.address, path.rpartition(b"/")[2].decode(), request, deadline)
 
     # --- regions ------------------------------------------------------------------------------------------------------

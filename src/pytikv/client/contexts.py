@@ -4,10 +4,12 @@ A context has three parts, each a serialized piece of the same message (pieces o
 region, epoch and peer; what the client's options say (the same for every request of one set of options); and what
 changes from call to call, max_execution_duration_ms and is_retry_request. For a call with the whole `rpc_timeout`
 before it, which is the common one, all three are joined once and kept with the route to the replica, at most
-`_CONTEXTS_KEPT` a route; the others are joined as they come.
+`_CONTEXTS_KEPT` a route; the others are joined as they come, from the first two parts, which are kept likewise (their
+`head`). So what is said for one request alone, a trace id among it, costs a concatenation and puts nothing aside.
 
-A request of a transaction may say more, or something else than the options do (`Extra`). Its fields come last, and
-where a field stands twice in a message, the later one counts.
+What surrounds a call may say something else than the options do (`pytikv.context`, its `fields`), and a request of a
+transaction more than both (`Extra`). The fields come in this order, and where one stands twice in a message, the later
+one counts.
 
 Requests name their cluster: a store of another cluster at the same address then refuses them.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import enum
 from typing import Final, NamedTuple
 
+from pytikv.call_context import CallContext
 from pytikv.client.region_cache import Route
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import context_field, varint
@@ -67,6 +70,7 @@ class ContextMaker:
     def __init__(self, config: ClientConfig, codec: KeyCodec, cluster_id: int) -> None:
         self._rpc_timeout_s = rpc_timeout_s(config)
         self._options = self._encode_options(config, codec, cluster_id)
+        self._head_key = b"head" + self._options
         self._usual = _MAX_EXECUTION_MS + varint(max(1, int(self._rpc_timeout_s * 1000)))
         self.key = self._options + self._usual
         """Names these options among the contexts kept with a route, for requests to the leader; equal options share."""
@@ -95,10 +99,14 @@ class ContextMaker:
 
     def _keep(self, region: Region, route: Route, key: object, more: bytes) -> bytes:
         context = context_field(_encode_place(region, route.peer) + self._options + self._usual + more)
+        return self._put(route, key, context)
+
+    @staticmethod
+    def _put(route: Route, key: object, data: bytes) -> bytes:
         if len(route.contexts) >= _CONTEXTS_KEPT:
             route.contexts.clear()
-        route.contexts[key] = context
-        return context
+        route.contexts[key] = data
+        return data
 
     def make(
         self,
@@ -109,18 +117,34 @@ class ContextMaker:
         read_as: ReadAs = ReadAs.LEADER,
         is_retry: bool = False,
         extra: Extra = NO_EXTRA,
+        whose: CallContext | None = None,
     ) -> bytes:
-        """Return the context field of a request that has `seconds` left."""
+        """Return the context field of a request that has `seconds` left, made on behalf of `whose`."""
         more = extra.fields if read_as is ReadAs.LEADER else read_as.value + extra.fields
-        if extra.is_kept and not is_retry and seconds >= self._rpc_timeout_s - _ROUNDING_S:
-            return self.kept(region, route, more)
-        return context_field(
-            _encode_place(region, route.peer) + self._options + self._changing(seconds, is_retry) + more
-        )
+        if whose is None:
+            if extra.is_kept and not is_retry and self.is_usual(seconds):
+                return self.kept(region, route, more)
+        else:
+            more = whose.fields + more
+        return self.once(region, route, seconds, more, is_retry=is_retry)
 
-    def make_for_store(self, seconds: float, *, is_retry: bool) -> bytes:
+    def is_usual(self, seconds: float) -> bool:
+        """Tell whether contexts that are kept say that so much time is left."""
+        return -_ROUNDING_S <= seconds - self._rpc_timeout_s <= _ROUNDING_S
+
+    def once(self, region: Region, route: Route, seconds: float, more: bytes, *, is_retry: bool = False) -> bytes:
+        """Return the context field of a request that says `more`, which nobody else will."""
+        return context_field(self._head(region, route) + self._changing(seconds, is_retry) + more)
+
+    def _head(self, region: Region, route: Route) -> bytes:
+        head = route.contexts.get(self._head_key)
+        if head is None:
+            head = self._put(route, self._head_key, _encode_place(region, route.peer) + self._options)
+        return head
+
+    def make_for_store(self, seconds: float, *, is_retry: bool, whose: CallContext | None = None) -> bytes:
         """Return the context field of a request to a store as a whole."""
-        return context_field(self._options + self._changing(seconds, is_retry))
+        return context_field(self._options + self._changing(seconds, is_retry) + (whose.fields if whose else b""))
 
     @staticmethod
     def _changing(seconds: float, is_retry: bool) -> bytes:

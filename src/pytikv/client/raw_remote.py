@@ -64,10 +64,10 @@ class RemoteRaw(RemoteView):
         if way is None:
             data = await self._send_key(rpcs.RAW_GET, key, body, self._call())
         else:
-            deadline = now + self._rpc_timeout_s
+            _, route, fields, deadline = way
             try:
-                channel = await self._channel(way[1].store.address, deadline)
-                data = await channel.batch(13, way[2] + body, deadline)
+                channel = await self._channel(route.store.address, deadline)
+                data = await channel.batch(13, fields + body, deadline)
             except (RpcError, ConnectionFailed) as error:
                 data = await self._go_on(rpcs.RAW_GET, key, body, way, error, now)
             if data and data[0] == REGION_ERROR:
@@ -179,10 +179,10 @@ class RemoteRaw(RemoteView):
             run = self._batches(batch)
             await run.run(items, self._call())
             return run.failed
-        deadline = now + self._rpc_timeout_s
+        _, route, context, deadline = way
         try:
-            channel = await self._channel(way[1].store.address, deadline)
-            data = await channel.batch(batch.rpc.slot, way[2] + batch.encode(items), deadline)
+            channel = await self._channel(route.store.address, deadline)
+            data = await channel.batch(batch.rpc.slot, context + batch.encode(items), deadline)
         except (RpcError, ConnectionFailed) as error:
             return await self._go_on_batch(batch, items, way, error, now)
         if data and data[0] == REGION_ERROR:

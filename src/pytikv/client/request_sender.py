@@ -30,9 +30,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Final, Protocol
 
+from pytikv.ambient import current_context
+from pytikv.call_context import CallContext
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer
-from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, ReadAs, rpc_timeout_s
+from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, ReadAs
 from pytikv.client.region_cache import CachedRegion, RegionCache, Route
 from pytikv.client.region_errors import Action, Verdict, classify
 from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
@@ -45,6 +47,7 @@ from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.interface import Runtime
 from pytikv.types import Peer, Region
+from pytikv.wire.channel import Metadata
 from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
 __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
@@ -60,7 +63,7 @@ Met = bytes | RpcError | ConnectionFailed
 class Channel(Protocol):
     """What is used of `wire.channel.ClientChannel`."""
 
-    async def unary(self, path: bytes, request: bytes, *, deadline: float) -> bytes:
+    async def unary(self, path: bytes, request: bytes, *, deadline: float, metadata: Metadata = ()) -> bytes:
         """Call a method by itself."""
         ...
 
@@ -92,10 +95,22 @@ class Call:
     lost: str | None = None
     """How the answer to a write was lost; None as long as none was."""
     quick_steps: int = 0
+    context: CallContext | None = None
+    """On whose behalf it is made; None where nobody said."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with requests that have a stream of their own."""
+        return () if self.context is None else self.context.metadata
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether its requests may not share a stream with others'."""
+        return self.context is not None and self.context.user_token is not None
 
     def fork(self) -> Call:
         """Return the account for one parallel part of the call. What was lost before may lie in any part."""
-        return Call(self.backoffer.fork(), self.lost)
+        return Call(self.backoffer.fork(), self.lost, context=self.context)
 
     def settle(self, error: TikvError) -> None:
         """Say in `error`, which ends the call, that a lost write may have taken effect."""
@@ -118,7 +133,7 @@ class RequestSender:
         self._rt = rt
         self._config = config
         self._contexts = contexts
-        self._rpc_timeout_s = rpc_timeout_s(config)
+        self._rpc_timeout_s = config.rpc_timeout
         self._pool = pool
         self._regions = regions
         self._stores = stores
@@ -129,7 +144,7 @@ class RequestSender:
 
     def call(self, deadline: float) -> Call:
         """Open the account of a call that ends at `deadline`."""
-        return Call(Backoffer(self._rt, deadline))
+        return Call(Backoffer(self._rt, deadline), context=current_context())
 
     async def send(self, rpc: Rpc, region: CachedRegion, body: bytes, call: Call, extra: Extra = NO_EXTRA) -> bytes:
         """Send a request, given without its context, to `region`. Returns the answer's bytes, free of region errors.
@@ -228,13 +243,13 @@ class RequestSender:
             raise call.backoffer.exhausted()
         is_retry = call.lost is not None
         context = self._contexts.make(
-            region.meta, route, deadline - now, read_as=read_as, is_retry=is_retry, extra=extra
+            region.meta, route, deadline - now, read_as=read_as, is_retry=is_retry, extra=extra, whose=call.context
         )
         try:
             channel = await self._pool.channel(route.store.address, deadline)
-            if rpc.slot is not None:
+            if rpc.slot is not None and not call.goes_alone:
                 return await channel.batch(rpc.slot, context + body, deadline)
-            return await channel.unary(rpc.path, context + body, deadline=deadline)
+            return await channel.unary(rpc.path, context + body, deadline=deadline, metadata=call.metadata)
         except (RpcError, ConnectionFailed) as error:
             return error
 

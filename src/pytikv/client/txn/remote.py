@@ -159,10 +159,10 @@ class RemoteTxn(RemoteView):
         if way is None:
             data = await self._send_key(rpcs.KV_GET, key, body, call or self._call(), extra)
         else:
-            deadline = now + self._rpc_timeout_s
+            _, route, fields, deadline = way
             try:
-                channel = await self._channel(way[1].store.address, deadline)
-                data = await channel.batch(1, way[2] + body, deadline)
+                channel = await self._channel(route.store.address, deadline)
+                data = await channel.batch(1, fields + body, deadline)
             except (RpcError, ConnectionFailed) as error:
                 data = await self._go_on(rpcs.KV_GET, key, body, way, error, now, extra)
             if data and data[0] == REGION_ERROR:
@@ -211,10 +211,13 @@ class RemoteTxn(RemoteView):
     async def _send_to_store(self, rpc: Rpc, store: CachedStore, body: bytes, call: Call) -> Any:
         deadline = call.backoffer.deadline
         while True:
-            context = self._contexts.make_for_store(deadline - self._now(), is_retry=call.lost is not None)
+            context = self._contexts.make_for_store(
+                deadline - self._now(), is_retry=call.lost is not None, whose=call.context
+            )
             try:
                 channel = await self._cluster.pool.channel(store.address, deadline)
-                return rpc.response.FromString(await channel.unary(rpc.path, context + body, deadline=deadline))
+                data = await channel.unary(rpc.path, context + body, deadline=deadline, metadata=call.metadata)
+                return rpc.response.FromString(data)
             except ConnectionFailed as error:
                 cause: Exception = error
             except RpcError as error:
