@@ -270,12 +270,16 @@ class Fleet:
 
     def heal(self) -> None:
         """End all troubles, start what is dead and let go on what is paused."""
-        self.pd_trouble.heal()
-        self.pd_refuses = False
+        self.heal_pd()
         for number in self.numbers:
             self._troubles[number].heal()
             self.world.resume(store_name(number))
             self.revive(number)
+
+    def heal_pd(self) -> None:
+        """End PD's brown-out."""
+        self.pd_trouble.heal()
+        self.pd_refuses = False
 
     def lead(self, key: bytes, number: int) -> None:
         """Make a store the leader of the region that holds a raw key, and tell PD."""

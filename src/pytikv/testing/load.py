@@ -19,6 +19,7 @@ from pytikv.errors import TikvError
 from pytikv.testing.capacity import Capacity
 from pytikv.testing.fleet import URL, Fleet
 from pytikv.testing.sim import Link, SimRuntime, World
+from pytikv.testing.simulated import debris_ignored, errors_logged
 
 if TYPE_CHECKING:
     from pytikv import AsyncRawClient
@@ -113,9 +114,11 @@ class LoadRun:
 
     def play(self, script: Script | None = None) -> LoadRun:
         """Run the experiment to its end; returns itself. An error of the script's is raised."""
-        with self.world:
+        with debris_ignored(self.world), self.world, errors_logged(self._failures):
             self.fleet.start()
             self.world.run(self._main(script))
+        for failure in self._failures:
+            raise failure
         return self
 
     async def _main(self, script: Script | None) -> None:
@@ -135,8 +138,6 @@ class LoadRun:
             await script(self)
         while self._running and not self._failures:
             await main.sleep(0.01)
-        for failure in self._failures:
-            raise failure
         self.fleet.heal()
         for name, client in self.clients.items():
             self.world.process(name).spawn(client.close(), name="close")
@@ -166,9 +167,6 @@ class LoadRun:
             await client.get(key)
         except TikvError as failure:
             error = type(failure).__name__
-        except Exception as failure:
-            self._failures.append(failure)
-            raise
         finally:
             self._running -= 1
         seconds = rt.now() - began

@@ -1,8 +1,12 @@
 """`python -m pytikv.testing.simulate`: many seeds of the simulations; failing ones are printed and replay exactly.
 
-    python -m pytikv.testing.simulate --seeds 1000                       # seeds 0 to 999, of raw data and transactions
+    python -m pytikv.testing.simulate --seeds 1000                       # seeds 0 to 999 of every kind
     python -m pytikv.testing.simulate --kind txn --seeds 1000            # of transactions only
     python -m pytikv.testing.simulate --kind txn --seed 42 --history     # one again, with its history
+    python -m pytikv.testing.simulate --kind overload --svg goodput.svg  # no faults, but too much load: a chart
+
+Kinds: `raw` data and `txn` (transactions) on one server, `fleet`: raw data of several stores, with guarded clients;
+`overload` is apart (`overload_report`).
 
 Seeds are spread over processes (`--jobs`); on a terminal a line shows how far it is. Exit code 1 when a seed failed.
 """
@@ -13,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import pathlib
 import sys
 import time
 import traceback
@@ -20,6 +25,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from pytikv.testing import overload_report
+from pytikv.testing.fleet_simulation import run_fleet
 from pytikv.testing.simulated import Outcome
 from pytikv.testing.simulation import run_raw
 from pytikv.testing.txn_simulation import run_txn
@@ -30,7 +37,8 @@ _SEEDS = 200
 _SHOWN = 20
 _BAR = 30
 
-KINDS: Final[dict[str, Callable[[int], Outcome]]] = {"raw": run_raw, "txn": run_txn}
+KINDS: Final[dict[str, Callable[[int], Outcome]]] = {"raw": run_raw, "txn": run_txn, "fleet": run_fleet}
+_OVERLOAD: Final = "overload"
 
 Job = tuple[str, int]
 Result = tuple[Job, bool, str, dict[str, int]]
@@ -39,6 +47,8 @@ Result = tuple[Job, bool, str, dict[str, int]]
 def main(arguments: list[str] | None = None) -> int:
     """Run the seeds asked for; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.kind == _OVERLOAD:
+        return overload_report.show(options.seed or 0, as_json=options.json, svg=options.svg)
     kinds = list(KINDS) if options.kind == "all" else [options.kind]
     if options.seed is not None:
         return max(_replay(kind, options.seed, history=options.history) for kind in kinds)
@@ -59,15 +69,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pytikv.testing.simulate", description="Simulate raw data and transactions under faults."
+        prog="python -m pytikv.testing.simulate", description="Simulate clusters and clients under faults."
     )
-    parser.add_argument("--kind", choices=[*KINDS, "all"], default="all", help="what to simulate (default all)")
+    parser.add_argument(
+        "--kind", choices=[*KINDS, "all", _OVERLOAD], default="all", help="what to simulate (default all)"
+    )
     parser.add_argument("--seeds", type=int, default=_SEEDS, help=f"how many seeds of each kind (default {_SEEDS})")
     parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="run one seed and tell what happened")
     parser.add_argument("--history", action="store_true", help="with --seed: print its history as JSON lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--svg", type=pathlib.Path, help="with --kind overload: draw the curves into this file")
     return parser
 
 

@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from pytikv.server.engine.memory import MemoryEngine
     from pytikv.server.serve import Server
 
-__all__ = ["PD_ADDRESS", "SERVER", "Outcome", "SimServer", "SimulatedRun", "Weather"]
+__all__ = [
+    "PD_ADDRESS",
+    "SERVER",
+    "Outcome",
+    "SimServer",
+    "SimulatedRun",
+    "Striker",
+    "Weather",
+    "debris_ignored",
+    "errors_logged",
+]
 
 SERVER: Final = "server"
 PD_ADDRESS: Final = "server:2379"
@@ -201,6 +211,8 @@ class Striker(Protocol):
 class SimulatedRun(ABC):
     """One run: the world and all that lives in it. A kind of simulation says what clients do and how it is judged."""
 
+    pd_address = PD_ADDRESS
+
     def __init__(self, seed: int, options: Weather) -> None:
         self.seed = seed
         self.options = options
@@ -219,6 +231,10 @@ class SimulatedRun(ABC):
         from pytikv.server.engine.memory import MemoryEngine
 
         return MemoryEngine(keep_durable=True)
+
+    def start_servers(self) -> None:
+        """Start what clients connect to, at `pd_address`."""
+        self.server.start(self.world.process(SERVER))
 
     @abstractmethod
     def make_nemesis(self) -> Striker:
@@ -245,7 +261,7 @@ class SimulatedRun(ABC):
     def play(self) -> BaseException | None:
         """Run to the end; returns what ended it early. Never raises for what the simulated code does."""
         error: BaseException | None = None
-        with _debris_ignored(self.world), self.world, _errors_logged(self.failures):
+        with debris_ignored(self.world), self.world, errors_logged(self.failures):
             try:
                 self.world.run(self._main(), _VIRTUAL_SECONDS)
             except Exception as failure:
@@ -257,7 +273,7 @@ class SimulatedRun(ABC):
 
     async def _main(self) -> None:
         here = self.world.process("main")
-        self.server.start(self.world.process(SERVER))
+        self.start_servers()
         await self.prepare(here)
         for number in range(self.options.clients):
             self.start_client(f"client-{number}")
@@ -313,7 +329,7 @@ class SimulatedRun(ABC):
         }
         while True:
             try:
-                return await client_type._open(rt, f"tikv://{PD_ADDRESS}", options)
+                return await client_type._open(rt, f"tikv://{self.pd_address}", options)
             except TikvError as error:
                 if not error.retryable:
                     raise
@@ -330,7 +346,7 @@ def _forget_locals(error: BaseException | None) -> None:
 
 
 @contextlib.contextmanager
-def _errors_logged(failures: list[BaseException]) -> Iterator[None]:
+def errors_logged(failures: list[BaseException]) -> Iterator[None]:
     """Take what the library logs as an error for one: a background task that died fails the run."""
 
     class Collector(logging.Handler):
@@ -349,7 +365,7 @@ def _errors_logged(failures: list[BaseException]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _debris_ignored(world: World) -> Iterator[None]:
+def debris_ignored(world: World) -> Iterator[None]:
     """A process that dies leaves unstarted coroutines and unclosed clients: that is what dying is, not a leak."""
     from pytikv.client import handle
 

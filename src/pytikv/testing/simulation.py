@@ -18,10 +18,10 @@ from pytikv.testing.history import History, Status
 from pytikv.testing.linearizability import Report, Verdict, check
 from pytikv.testing.nemesis import Nemesis
 from pytikv.testing.sim import SimRuntime
-from pytikv.testing.simulated import Outcome, SimulatedRun, Weather
+from pytikv.testing.simulated import Outcome, SimulatedRun, Striker, Weather
 from pytikv.testing.workload import RawProcess, RawWorkload
 
-__all__ = ["RawOptions", "RawOutcome", "run_raw"]
+__all__ = ["RawOptions", "RawOutcome", "RawRun", "run_raw"]
 
 _STEPS: Final = 300_000
 _KEYSPACE_PREFIX: Final = b"r\x00\x00\x00"  # of raw data in the default keyspace
@@ -69,47 +69,59 @@ class RawOutcome(Outcome):
 
 def run_raw(seed: int, options: RawOptions | None = None) -> RawOutcome:
     """Run one simulation; never raises for what the simulated code does."""
-    run = _RawRun(seed, options or RawOptions.draw(seed))
-    error = run.play()
-    report = check(run.history, steps=_STEPS) if error is None else None
-    world = run.world
-    return RawOutcome(seed, run.options, world.digest, world.now, run.nemesis.faults, error, run.history, report)
+    return RawRun(seed, options or RawOptions.draw(seed)).outcome()
 
 
-class _RawRun(SimulatedRun):
+class RawRun(SimulatedRun):
     """One run."""
 
     def __init__(self, seed: int, options: RawOptions) -> None:
-        super().__init__(seed, options)
         self.history = History()
         self._retry_lost_writes = options.retry_lost_writes
         self._workload = RawWorkload(
             keys=options.keys, operations=options.operations, pause_seconds=options.pause_seconds
         )
+        super().__init__(seed, options)
 
-    def make_nemesis(self) -> Nemesis:
+    def outcome(self) -> RawOutcome:
+        """Play to the end and judge."""
+        error = self.play()
+        report = check(self.history, steps=_STEPS) if error is None else None
+        world, faults = self.world, self.nemesis.faults
+        return RawOutcome(self.seed, self.options, world.digest, world.now, faults, error, self.history, report)
+
+    def make_nemesis(self) -> Striker:
         """Make what strikes."""
         return Nemesis(self)
 
     async def client(self, rt: SimRuntime, number: int, rng: random.Random) -> None:
         """Do all operations."""
-        client = await self._connect(rt)
+        client = await self.open(rt)
         await RawProcess(number, client, rt, self.history, self._workload, rng).run()
         with contextlib.suppress(TikvError):
             await client.close()
 
     async def finish(self, here: SimRuntime) -> None:
         """Read every key once."""
-        client = await self._connect(here)
+        client = await self.open(here)
         await RawProcess(-1, client, here, self.history, self._workload, self.world.rng.child("last")).read_all()
         await client.close()
 
     def borders(self) -> list[bytes]:
         """Return the keys, as regions see them."""
-        names = self._workload.names()
+        names = self.names_of_keys()
         return [memcomparable.encode(_KEYSPACE_PREFIX + k) for k in names] if self.options.api_version == "2" else names
 
-    async def _connect(self, rt: SimRuntime) -> Any:
+    def names_of_keys(self) -> list[bytes]:
+        """Return the keys that clients use, in order."""
+        return self._workload.names()
+
+    def client_options(self) -> dict[str, Any]:
+        """Return what clients are told beside what every kind tells them."""
+        return {"retry_lost_writes": self._retry_lost_writes, "atomic": True}
+
+    async def open(self, rt: SimRuntime) -> Any:
+        """Connect a client."""
         from pytikv.client.raw import AsyncRawClient
 
-        return await self.connect(rt, AsyncRawClient, retry_lost_writes=self._retry_lost_writes, atomic=True)
+        return await self.connect(rt, AsyncRawClient, **self.client_options())
