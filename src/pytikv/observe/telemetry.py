@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pytikv.ambient import CallContext, current_ambient
 
@@ -81,10 +81,10 @@ class Step(NamedTuple):
     the number of timestamps in the request; else a short text or None."""
 
 
-class Sink(Protocol):
-    """Whoever listens. All three are called in the thread of the call, and must not raise.
+class Sink:
+    """Whoever listens: a base class. All three are called in the thread of the call, and must not raise.
 
-    One that derives from this class pays only for the methods that it defines.
+    A sink pays only for the methods that it defines.
     """
 
     def on_begin(self, record: CallRecord) -> None:
@@ -180,17 +180,21 @@ class CallRecord:
 class Telemetry:
     """The records of one client. Cheap; made where the client is substituted."""
 
-    __slots__ = ("_now", "_wall_offset_s", "target")
+    __slots__ = ("_now", "_time", "slow_s", "target")
 
-    def __init__(self, now: Callable[[], float], time: Callable[[], float], target: str = "") -> None:
+    def __init__(
+        self, now: Callable[[], float], time: Callable[[], float], target: str = "", slow_s: float | None = None
+    ) -> None:
         self._now = now
-        self._wall_offset_s = time() - now()
+        self._time = time
         self.target = target
         """What the client is connected to, without secrets."""
+        self.slow_s = slow_s
+        """Seconds over which the client's calls go to the slow-call log; None: none do."""
 
     def wall_time(self, at: float) -> float:
-        """Return a value of `now()` as Unix seconds, by the offset at this object's making."""
-        return at + self._wall_offset_s
+        """Return a value of `now()` as Unix seconds, by the clocks as they stand now: the wall clock may jump."""
+        return at + (self._time() - self._now())
 
     def run(
         self,

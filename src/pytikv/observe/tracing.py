@@ -44,7 +44,7 @@ from pytikv.observe.semconv import (
     step_name,
     target_attributes,
 )
-from pytikv.observe.telemetry import MAX_STEPS, CallRecord, Step
+from pytikv.observe.telemetry import MAX_STEPS, CallRecord, Sink, Step
 
 try:
     from opentelemetry import context as contexts
@@ -101,7 +101,7 @@ class _Open:
             contexts.detach(self._token)
 
 
-class Tracing:
+class Tracing(Sink):
     """The sink that makes spans. Made by `enable`; `close` or leaving its `with` block switches tracing off."""
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
