@@ -83,11 +83,13 @@ class RegionEntry:
 class Claim:
     """A request's context after the check: its region and what else the storage asks of it."""
 
-    __slots__ = ("api_version", "region")
+    __slots__ = ("api_version", "limit_s", "region")
 
-    def __init__(self, region: RegionEntry, api_version: int) -> None:
+    def __init__(self, region: RegionEntry, api_version: int, limit_s: float = 0.0) -> None:
         self.region = region
         self.api_version = api_version
+        self.limit_s = limit_s
+        """How long after its arrival the request may be carried out; 0: at any time."""
 
 
 def check_key_in_region(region: RegionEntry, key: bytes) -> None:
@@ -173,7 +175,7 @@ class RegionTable:
             raise RegionError(error)
         if context.region_epoch.version != region.version:
             raise RegionError(self._epoch_not_match(region))
-        return Claim(region, context.api_version)
+        return Claim(region, context.api_version, context.max_execution_duration_ms / 1000)
 
     def _epoch_not_match(self, region: RegionEntry) -> errorpb.Error:
         """Tell the region as it is now, and its neighbour on the left: what a split took off it lies there."""

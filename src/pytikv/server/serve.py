@@ -170,7 +170,7 @@ class Server:
 
     def _serve(self, pd: PdServer, store: Store) -> None:
         rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
-        for_store = {**tikv_routes(rt, KvService(store, sync=self.config.sync)), **health_routes()}
+        for_store = {**tikv_routes(rt, KvService(store, sync=self.config.sync, now=rt.now)), **health_routes()}
         status_pages = status_handler(self._settings())
         http2 = http2_pages(pd_pages)
         self._ports["pd"].serve(

@@ -20,6 +20,7 @@ from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.rt.interface import Runtime
 from pytikv.server.services.durable import DurableGate
 from pytikv.server.services.kv_service import KvService
+from pytikv.server.services.measures import Answer
 from pytikv.server.services.outcome import Blocking, Durable, Waits
 from pytikv.wire.errors import RpcError, Status
 from pytikv.wire.server import ServerStream, StreamHandler
@@ -28,7 +29,6 @@ __all__ = ["BatchCommands"]
 
 _EMPTY_SLOT: Final = 255
 _MAX_DELAY_MS: Final = 60_000
-_Answer = tuple[int, bytes, int]  # slot, body, id
 
 
 class OnLoop(Protocol):
@@ -52,18 +52,21 @@ class BatchCommands(StreamHandler):
         self._service = service.service
         self._slots = service.service.slots
         self._gate = service.gate
+        self._clock = service.service.clock
+        self._measures = service.service.measures
         self._stream = stream
         self._outstanding = 0  # messages yet to be sent for what was asked
         self._is_half_closed = False
 
     def on_message(self, message: bytes) -> None:
         """Carry out what the message brings."""
+        arrived = self._clock.arrive()
         try:
             commands = envelope.decode(message)
         except envelope.EnvelopeError as error:
             raise RpcError(Status.INTERNAL, f"an ill-formed BatchCommandsRequest: {error}") from None
-        ready: list[_Answer] = []
-        waiting: list[_Answer] = []
+        ready: list[Answer] = []
+        waiting: list[Answer] = []
         ticket = 0
         slots = self._slots
         for slot, body, ident in commands:
@@ -79,12 +82,14 @@ class BatchCommands(StreamHandler):
                 ticket = max(ticket, outcome.ticket)
             else:
                 self._outstanding += 1
-                self._rt.spawn(self._run(outcome, slot, ident), name="batch command")
+                self._rt.spawn(self._run(outcome, slot, ident, arrived), name="batch command")
         if ready:
-            self._stream.send(envelope.encode(ready))
+            self._stream.send(envelope.encode(self._measures.leave(ready, arrived)))
         if waiting:
             self._outstanding += 1
-            self._send_when_durable(waiting, ticket)
+            self._send_when_durable(waiting, ticket, arrived)
+        if len(commands) > 1:
+            self._measures.metrics.requests_in_batch.observe(len(commands))
 
     def on_half_close(self) -> None:
         """The client has no more to ask."""
@@ -99,28 +104,28 @@ class BatchCommands(StreamHandler):
         if self._is_half_closed and not self._outstanding:
             self._stream.finish()
 
-    def _send_when_durable(self, answers: list[_Answer], ticket: int) -> None:
+    def _send_when_durable(self, answers: list[Answer], ticket: int, arrived: float) -> None:
         def tell(error: StorageError | None) -> None:
             if error is None:
-                self._send_late(envelope.encode(answers))
+                self._send_late(envelope.encode(self._measures.leave(answers, arrived)))
             else:
                 body = self._service.not_durable(error)
                 self._send_late(envelope.encode((slot, body, ident) for slot, _, ident in answers))
 
         self._gate.when_durable(ticket, tell)
 
-    async def _run(self, outcome: Blocking | Waits, slot: int, ident: int) -> None:
+    async def _run(self, outcome: Blocking | Waits, slot: int, ident: int, arrived: float) -> None:
         try:
             result = await self._on_loop.complete(outcome)
         except RpcError as error:
             self._stream.finish(error.status, error.details)
             return
         if isinstance(result, bytes):
-            self._send_late(envelope.encode_one(slot, result, ident))
+            self._send_late(envelope.encode(self._measures.leave([(slot, result, ident)], arrived)))
         else:
-            self._send_when_durable([(slot, result.body, ident)], result.ticket)
+            self._send_when_durable([(slot, result.body, ident)], result.ticket, arrived)
 
-    def _other(self, slot: int, body: bytes, ident: int, ready: list[_Answer]) -> None:
+    def _other(self, slot: int, body: bytes, ident: int, ready: list[Answer]) -> None:
         if slot != _EMPTY_SLOT:
             ready.append((0, b"", ident))
             return

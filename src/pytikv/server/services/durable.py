@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pytikv.errors import StorageError
 from pytikv.rt.interface import Runtime
 from pytikv.server.engine.interface import Engine
+from pytikv.server.metrics.store import StoreMetrics
 
 __all__ = ["DurableGate"]
 
@@ -19,17 +20,18 @@ __all__ = ["DurableGate"]
 class DurableGate:
     """One for each store; belongs to its loop. What waits is bounded by what the connections let in."""
 
-    def __init__(self, rt: Runtime, engine: Engine, on_durable: Callable[[int], None]) -> None:
+    def __init__(self, rt: Runtime, engine: Engine, on_durable: Callable[[int], None], metrics: StoreMetrics) -> None:
         """`on_durable(ticket)` is told what is durable before any answer goes."""
+        self._metrics = metrics
         self._rt = rt
         self._engine = engine
         self._on_durable = on_durable
-        self._waiting: list[tuple[int, Callable[[StorageError | None], None]]] = []
+        self._waiting: list[tuple[int, float, Callable[[StorageError | None], None]]] = []
         self._is_flushing = False
 
     def when_durable(self, ticket: int, tell: Callable[[StorageError | None], None]) -> None:
         """Call `tell(None)` when the change with `ticket` is durable, or `tell(error)`. Never before this returns."""
-        self._waiting.append((ticket, tell))
+        self._waiting.append((ticket, self._rt.now(), tell))
         if not self._is_flushing:
             self._is_flushing = True
             self._rt.spawn(self._flush_all(), name="durable-gate")
@@ -38,11 +40,19 @@ class DurableGate:
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
-                error = await self._flush(max(ticket for ticket, _ in waiting))
-                for _, tell in waiting:
+                error = await self._flush(max(ticket for ticket, _, _ in waiting))
+                now = self._rt.now()
+                for _, since, tell in waiting:
+                    self._count(error, now - since)
                     tell(error)
         finally:
             self._is_flushing = False
+
+    def _count(self, error: StorageError | None, seconds: float) -> None:
+        if error is None:
+            self._metrics.writes.observe(seconds)
+        else:
+            self._metrics.failed_writes += 1
 
     async def _flush(self, ticket: int) -> StorageError | None:
         if self._engine.durable_ticket < ticket:

@@ -19,6 +19,7 @@ from pytikv.server.regions import RegionError
 from pytikv.server.services.requests import encode
 from pytikv.server.storage.concurrency import InvalidMaxTsUpdate
 from pytikv.server.storage.errors import RaftEntryTooLarge, StorageRefusal
+from pytikv.server.storage.spent import DEADLINE_REASON, DeadlineExceeded
 
 __all__ = ["REFUSALS", "Refusal", "not_durable_body", "refusal_body", "region_error_of"]
 
@@ -62,6 +63,9 @@ def region_error_of(error: Refusal, region_id: int) -> errorpb.Error | None:
         return error.error
     answer = errorpb.Error(message=str(error))
     if isinstance(error, InvalidMaxTsUpdate):
+        return answer
+    if isinstance(error, DeadlineExceeded):
+        answer.server_is_busy.reason = DEADLINE_REASON
         return answer
     if isinstance(error, RaftEntryTooLarge):
         answer.raft_entry_too_large.region_id = region_id

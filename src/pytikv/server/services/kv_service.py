@@ -8,7 +8,7 @@ durable yet (`pending`). Commands that TiKV dies of (conformance README, item 15
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -18,18 +18,23 @@ from pytikv.errors import StorageError, TikvError
 from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import tikvpb_pb2 as tikvpb
+from pytikv.server.metrics.store import StoreMetrics
 from pytikv.server.mvcc.errors import MvccError
 from pytikv.server.mvcc.read_rules import SNAPSHOT, ReadRules
-from pytikv.server.regions import RegionError
+from pytikv.server.regions import Claim, RegionError
 from pytikv.server.services import hot
+from pytikv.server.services.clock import ServiceClock
+from pytikv.server.services.cost import NOT_FOUND_DETAILS, found_details
 from pytikv.server.services.errors import REFUSALS, not_durable_body, refusal_body, region_error_of
+from pytikv.server.services.measures import Measures
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.server.services.pending import PendingWrites
 from pytikv.server.services.raw import RawCommands, count
 from pytikv.server.services.requests import check_cluster, decode, encode
-from pytikv.server.services.txn import TxnCommands
+from pytikv.server.services.txn import DETAILS, TxnCommands
 from pytikv.server.storage.api_version import ApiVersion, check_raw_keys, check_txn_keys
 from pytikv.server.storage.errors import StorageRefusal
+from pytikv.server.storage.spent import Spent
 from pytikv.server.storage.txn_storage import Done
 from pytikv.server.store import Store
 from pytikv.types import KeyRange
@@ -40,14 +45,27 @@ __all__ = ["Handler", "KvService"]
 M = TypeVar("M", bound=Message)
 Handler = Callable[[bytes], Outcome]
 _TXN = b"\x00"  # before a context that is remembered for transactions; no serialized context begins with it
+_NOT_FOUND = hot.NOT_FOUND + NOT_FOUND_DETAILS
 _LONG_SCAN = 1024  # pairs; a scan of more is run off the loop
 
 
 class KvService:
-    """The RPCs of one store. `handlers` by name, `slots` by field number of BatchCommands."""
+    """The RPCs of one store. `handlers` by name, `slots` by field number of BatchCommands.
 
-    def __init__(self, store: Store, *, sync: bool = True) -> None:
+    `now`: a monotonic clock in seconds, by which requests are measured (the store's own when it is left out).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sync: bool = True,
+        now: Callable[[], float] | None = None,
+        metrics: StoreMetrics | None = None,
+    ) -> None:
         self.store = store
+        self.clock = ServiceClock(now or store.txn.runner.now_s)
+        self.metrics = metrics or StoreMetrics()
         self.engine = store.engine
         self._sync = sync
         self._raw = RawCommands(store)
@@ -55,13 +73,15 @@ class KvService:
         self._get, self._put = store.raw.get, store.raw.put
         self._is_v2 = store.api_version is ApiVersion.V2
         self._pending = PendingWrites(store.engine, sync=sync)
-        self._txn = TxnCommands(store, self._pending)
+        self._txn = TxnCommands(store, self._pending, self.clock, self.metrics)
         self._feedback_no = 0
         txn_handlers = self._txn.handlers()
         self._txn_get = store.txn.get
         self._kv_get_slowly = txn_handlers["KvGet"]
         self.handlers = {**self._make_handlers(), **txn_handlers, "KvGet": self._kv_get}
-        self.slots = self._make_slots()
+        names = self._make_slots()
+        self.slots = {slot: self.handlers[name] for slot, name in names.items()}
+        self.measures = Measures(self.clock, self.metrics, names, DETAILS)
 
     def _make_handlers(self) -> dict[str, Handler]:
         raw, rpc = self._raw, kvrpcpb
@@ -85,23 +105,27 @@ class KvService:
             "GetHealthFeedback": self._get_health_feedback,
         }
 
-    def _make_slots(self) -> dict[int, Handler]:
-        """Return the handlers by field of BatchCommands: it calls KvGet `Get`, and so on."""
-        by_name = {name.lower(): handler for name, handler in self.handlers.items()}
+    def _make_slots(self) -> Mapping[int, str]:
+        """Return the RPCs by field of BatchCommands: it calls KvGet `Get`, and so on."""
+        by_name = {name.lower(): name for name in self.handlers}
         slots = {}
         for field in tikvpb.BatchCommandsRequest.Request.DESCRIPTOR.fields:
-            handler = by_name.get(field.name.lower()) or by_name.get(f"kv{field.name.lower()}")
-            if handler is not None:
-                slots[field.number] = handler
+            name = by_name.get(field.name.lower()) or by_name.get(f"kv{field.name.lower()}")
+            if name is not None:
+                slots[field.number] = name
         return slots
 
     # --- for whoever carries the answers ------------------------------------------------------------------------------
 
     def execute(self, rpc: str, request: bytes) -> Outcome:
-        """Carry out an RPC. Raises RpcError: UNIMPLEMENTED, INTERNAL (no such message), INVALID_ARGUMENT."""
+        """Carry out an RPC that comes now; its answer, where it is open, is yet to be closed (`measures`).
+
+        Raises RpcError: UNIMPLEMENTED, INTERNAL (no such message), INVALID_ARGUMENT.
+        """
         handler = self.handlers.get(rpc)
         if handler is None:
             raise RpcError(Status.UNIMPLEMENTED, f"{rpc} is not served", not_processed=True)
+        self.clock.arrive()
         return handler(request)
 
     def perform(self, rpc: str, request: bytes) -> bytes:
@@ -110,18 +134,19 @@ class KvService:
         A request that would have to wait for a lock is answered as if its time were over.
         """
         outcome = self.execute(rpc, request)
+        arrived = self.clock.arrived
         if isinstance(outcome, Blocking):
             outcome = outcome.run()
         if isinstance(outcome, Waits):
             outcome = _expired(outcome)
         if isinstance(outcome, bytes):
-            return outcome
+            return self.measures.leave_one(rpc, outcome, arrived)
         try:
             self.engine.flush(outcome.ticket)
         except StorageError as error:
             return self.not_durable(error)
         self.durable(outcome.ticket)
-        return outcome.body
+        return self.measures.leave_one(rpc, outcome.body, arrived)
 
     def durable(self, ticket: int) -> None:
         """Forget pending writes up to `ticket`."""
@@ -139,7 +164,7 @@ class KvService:
             return self._raw_get_slowly(data)
         context, key, cf = parts
         claim = self._regions.remembered(context)
-        if claim is None:
+        if claim is None or (claim.limit_s and self._is_late(claim)):
             return self._raw_get_slowly(data, context)
         region = claim.region
         if self._is_v2 and key[:1] != b"r":
@@ -155,7 +180,7 @@ class KvService:
 
     def _raw_get_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
         request = decode(kvrpcpb.RawGetRequest, data)
-        outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get)
+        outcome = self._serve(request, kvrpcpb.RawGetResponse(), self._raw.get, self.clock.arrived)
         self._remember(context, request.context)
         return self._pending.gate(request.key, outcome) if isinstance(outcome, bytes) else outcome
 
@@ -165,7 +190,7 @@ class KvService:
             return self._raw_put_slowly(data)
         context, key, value, cf = parts
         claim = self._regions.remembered(context)
-        if claim is None:
+        if claim is None or (claim.limit_s and self._is_late(claim)):
             return self._raw_put_slowly(data, context)
         region = claim.region
         if self._is_v2 and key[:1] != b"r":
@@ -188,7 +213,7 @@ class KvService:
 
     def _raw_put_slowly(self, data: bytes, context: bytes | None = None) -> Outcome:
         request = decode(kvrpcpb.RawPutRequest, data)
-        outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put)
+        outcome = self._serve(request, kvrpcpb.RawPutResponse(), self._raw.put, self.clock.arrived)
         self._remember(context, request.context)
         return outcome
 
@@ -201,6 +226,8 @@ class KvService:
         if claim is None:
             self._remember_for_txn(context)
             return self._kv_get_slowly(data)
+        if claim.limit_s and self._is_late(claim):
+            return self._kv_get_slowly(data)
         region = claim.region
         if self._is_v2 and (key[:1] != b"x" or claim.api_version != kvrpcpb.V2):
             return self._kv_get_slowly(data)
@@ -210,8 +237,12 @@ class KvService:
             value = self._txn_get(key, version)
         except (MvccError, TikvError):
             return self._kv_get_slowly(data)
-        body = hot.NOT_FOUND if value is None else hot.encode_value(value)
+        body = _NOT_FOUND if value is None else hot.encode_value(value) + found_details(len(key), len(value))
         return self._pending.gate(key, body) if self._pending.is_any else body
+
+    def _is_late(self, claim: Claim) -> bool:
+        """Tell whether the client's time is over for a request that came with a remembered context."""
+        return self.clock.now() - self.clock.arrived >= claim.limit_s
 
     def _remember_for_txn(self, data: bytes) -> None:
         """As `_remember`, for snapshot reads: if the context asks for nothing special."""
@@ -239,15 +270,19 @@ class KvService:
     def _serving(self, request_type: type[M], response_type: type[Message], run: Callable[[M, Any], int]) -> Handler:
         def handle(data: bytes) -> Outcome:
             request = decode(request_type, data)
+            arrived = self.clock.arrived
             if _is_long(request):
-                return Blocking(lambda: self._serve(request, response_type(), run))
-            return self._serve(request, response_type(), run)
+                return Blocking(lambda: self._serve(request, response_type(), run, arrived))
+            return self._serve(request, response_type(), run, arrived)
 
         return handle
 
-    def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int]) -> bytes | Durable:
+    def _serve(self, request: Any, response: Any, run: Callable[[Any, Any], int], arrived: float) -> bytes | Durable:
         check_cluster(self.store.cluster_id, request.context)
+        limit_ms = request.context.max_execution_duration_ms
         try:
+            if limit_ms:
+                Spent(self.clock.now, arrived, limit_ms).begin()
             ticket = run(request, response)
         except REFUSALS as error:
             return refusal_body(response, error, request.context.region_id)

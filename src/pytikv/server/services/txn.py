@@ -6,6 +6,9 @@ error (never clipped, but for the commands that go over a region's locks, which 
 
 Where errors of the request as such go: `services.errors`.
 
+Answers tell what they cost where TiKV's do (`services.cost`): they are open until they leave. A request whose client's
+time is over when its turn comes is not carried out (`storage.spent`).
+
 Long ones (scans and batches of many keys, everything region-wide) run off the loop. A lock request that waits is an
 outcome of its own. KvGC, the lock observer and KvImport are not served, as in TiKV: UNIMPLEMENTED.
 
@@ -15,6 +18,7 @@ Sources: TiKV src/server/service/kv.rs, src/storage/mod.rs, src/storage/txn/stor
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -23,7 +27,10 @@ from google.protobuf.message import Message
 from pytikv.codec import memcomparable
 from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.server.metrics.store import StoreMetrics, command_of
 from pytikv.server.regions import RegionEntry, RegionError, check_key_in_region
+from pytikv.server.services.clock import ServiceClock
+from pytikv.server.services.cost import details_field, opened, parts_of
 from pytikv.server.services.errors import REFUSALS, refusal_body
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.server.services.pending import PendingWrites
@@ -31,11 +38,12 @@ from pytikv.server.services.raw import count
 from pytikv.server.services.requests import check_cluster, decode, encode
 from pytikv.server.storage.api_version import check_txn_keys, check_txn_range
 from pytikv.server.storage.errors import InvalidReqRange, KeyOutOfRegion
+from pytikv.server.storage.spent import DeadlineExceeded, Spent
 from pytikv.server.storage.txn_storage import Done, Waiting
 from pytikv.server.store import Store
 from pytikv.types import EVERYTHING
 
-__all__ = ["TxnCommands"]
+__all__ = ["DETAILS", "TxnCommands"]
 
 _MANY_KEYS: Final = 512
 _LONG_SCAN: Final = 1024
@@ -61,6 +69,11 @@ class _Rpc:
     is_write: bool = False
     is_snapshot_read: bool = False
     is_long: Callable[[Any], bool] = lambda _: False
+
+    @property
+    def details_field(self) -> int:
+        """The number of the answer's `exec_details_v2`, 0: it has none."""
+        return _DETAILS_FIELDS[self.response]
 
 
 def _keys(request: Any) -> Sequence[bytes]:
@@ -174,11 +187,37 @@ _RPCS: Final[dict[str, _Rpc]] = {
 }
 
 
+_DETAILS_FIELDS: Final[dict[Any, int]] = {rpc.response: details_field(rpc.response) for rpc in _RPCS.values()}
+
+DETAILS: Final = frozenset(name for name, rpc in _RPCS.items() if rpc.details_field)
+"""The RPCs whose answers tell what they cost."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Work:
+    """A request on its way."""
+
+    name: str
+    rpc: _Rpc
+    request: Any
+    spent: Spent
+
+    def open(self, body: bytes, response: Any) -> bytes:
+        """Return the answer as it is until it leaves. `response` None: the request was refused."""
+        field = self.rpc.details_field
+        if not field:
+            return body
+        parts = parts_of(self.request, response, self.spent, is_write=self.rpc.is_write)
+        return opened(body, field, parts, is_get=self.name == "KvGet")
+
+
 class TxnCommands:
     """The transactional RPCs of one store."""
 
-    def __init__(self, store: Store, pending: PendingWrites) -> None:
+    def __init__(self, store: Store, pending: PendingWrites, clock: ServiceClock, metrics: StoreMetrics) -> None:
         self._store = store
+        self._clock = clock
+        self._metrics = metrics
         self._txn = store.txn
         self._regions = store.regions
         self._api = store.api_version
@@ -194,35 +233,50 @@ class TxnCommands:
         def handle(data: bytes) -> Outcome:
             request: Any = decode(rpc.request, data)
             check_cluster(self._store.cluster_id, request.context)
+            clock = self._clock
+            work = _Work(name, rpc, request, Spent(clock.now, clock.arrived, request.context.max_execution_duration_ms))
             if not rpc.is_long(request) and not self._must_look(rpc, request):
-                return self.serve(name, rpc, request)
-            return Blocking(lambda: self._serve_off_loop(name, rpc, request))
+                return self._serve(work)
+            return Blocking(lambda: self._serve_off_loop(work))
 
         return handle
 
-    def _serve_off_loop(self, name: str, rpc: _Rpc, request: Any) -> bytes | Durable:
-        if not rpc.is_write or not self._pending.sync:
-            outcome = self.serve(name, rpc, request)
+    def _serve_off_loop(self, work: _Work) -> bytes | Durable:
+        if not work.rpc.is_write or not self._pending.sync:
+            outcome = self._serve(work)
         else:
             with self._pending.off_loop():
-                outcome = self.serve(name, rpc, request)
+                outcome = self._serve(work)
         assert isinstance(outcome, bytes | Durable), "no long request waits for a lock"
         return outcome
 
-    def serve(self, name: str, rpc: _Rpc, request: Any) -> bytes | Durable | Waits:
+    def _serve(self, work: _Work) -> bytes | Durable | Waits:
         """Check and carry out one request."""
+        rpc, request, spent = work.rpc, work.request, work.spent
         try:
-            region = self._check(name, rpc, request)
-            done = self._txn.execute(name, request, EVERYTHING if region is None else region.bounds)
+            spent.begin()
+            region = self._check(rpc, request)
+            done = self._txn.execute(work.name, request, EVERYTHING if region is None else region.bounds, spent)
         except REFUSALS as error:
-            return refusal_body(rpc.response(), error, request.context.region_id)
+            if isinstance(error, DeadlineExceeded):
+                self._metrics.came_too_late(command_of(work.name))
+            return work.open(refusal_body(rpc.response(), error, request.context.region_id), None)
+        spent.end()
         if isinstance(done, Waiting):
-            return Waits(done, lambda late: self._finish(rpc, request, region, late))
-        return self._finish(rpc, request, region, done)
+            return Waits(done, functools.partial(self._finish_late, work, region, spent.now()))
+        return self._finish(work, region, done)
 
-    def _finish(self, rpc: _Rpc, request: Any, region: RegionEntry | None, done: Done) -> bytes | Durable:
-        body = encode(done.response)
+    def _finish_late(self, work: _Work, region: RegionEntry | None, waits_since: float, done: Done) -> bytes | Durable:
+        work.spent.lock_wait_s = work.spent.now() - waits_since
+        self._metrics.waits.observe(work.spent.lock_wait_s)
+        return self._finish(work, region, done)
+
+    def _finish(self, work: _Work, region: RegionEntry | None, done: Done) -> bytes | Durable:
+        rpc, request = work.rpc, work.request
+        body = work.open(encode(done.response), done.response)
         keys = list(rpc.keys(request)) if rpc.keys is not None else []
+        if rpc.is_write:
+            self._metrics.changed(command_of(work.name), work.spent, len(keys), done.response)
         if not done.ticket:
             return self._pending.gate(keys[0], body) if len(keys) == 1 else self._pending.gate_all(body)
         if region is not None:
@@ -234,7 +288,7 @@ class TxnCommands:
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def _check(self, name: str, rpc: _Rpc, request: Any) -> RegionEntry | None:
+    def _check(self, rpc: _Rpc, request: Any) -> RegionEntry | None:
         context = request.context
         keys = () if rpc.keys is None else rpc.keys(request)
         if rpc.check_range is not None:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeVar
 
-from pytikv.server.engine.interface import CF_WRITE, Engine
+from pytikv.server.engine.interface import CF_WRITE, Engine, WriteBatch
 from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.txn import MvccTxn
@@ -27,6 +27,7 @@ from pytikv.server.storage.concurrency import ConcurrencyManager
 from pytikv.server.storage.latches import Latches
 from pytikv.server.storage.limits import check_entry
 from pytikv.server.storage.lock_waiting import WAKE_UP_DELAY_S, Delay, Effect, LockWaitQueues
+from pytikv.server.storage.spent import Spent
 from pytikv.server.storage.txn_status import TxnStatusCache
 from pytikv.server.storage.txn_writes import Work
 
@@ -62,21 +63,27 @@ class TxnRunner:
         self._call_later = call_later
         self.queues.wake_up_delay_s = WAKE_UP_DELAY_S
 
-    def run(self, keys: Collection[bytes], start_ts: int, body: Callable[[Work], T]) -> tuple[T, int]:
+    def run(
+        self, keys: Collection[bytes], start_ts: int, body: Callable[[Work], T], spent: Spent | None = None
+    ) -> tuple[T, int]:
         """Change `keys` (encoded); return what `body` returned and the ticket, 0 when nothing was written.
 
-        Raises what `body` raises, then nothing is written; RaftEntryTooLarge and StorageError.
+        `spent` is told what it took. Raises what `body` raises, then nothing is written; RaftEntryTooLarge,
+        DeadlineExceeded and StorageError.
         """
-        result, ticket, effects = self.run_quietly(keys, start_ts, body)
+        result, ticket, effects = self.run_quietly(keys, start_ts, body, spent)
         if effects:
             self.carry_out(effects)
         return result, ticket
 
     def run_quietly(
-        self, keys: Collection[bytes], start_ts: int, body: Callable[[Work], T]
+        self, keys: Collection[bytes], start_ts: int, body: Callable[[Work], T], spent: Spent | None = None
     ) -> tuple[T, int, list[Effect]]:
         """As `run`, but return the effects instead of carrying them out."""
+        since = spent.now() if spent is not None else 0.0
         with self.latches.hold(keys):
+            if spent is not None:
+                since = spent.latched(since)
             txn = MvccTxn(start_ts)
             work = Work(txn, MvccReader(self.engine, self._first), self.concurrency, self.statuses)
             try:
@@ -85,13 +92,22 @@ class TxnRunner:
                 batch = txn.batch
                 if batch.modifies:
                     check_entry(batch)
-                    ticket = self.engine.write(batch)
+                    ticket = self._write(batch, spent)
             finally:
                 if work.published:
                     self.concurrency.retract(work.published)
             for committed in work.committed:
                 self.statuses.note_committed(*committed)
             return result, ticket, self._tell(txn) if len(self.queues) else []
+
+    def _write(self, batch: WriteBatch, spent: Spent | None) -> int:
+        if spent is None:
+            return self.engine.write(batch)
+        since = spent.now()
+        try:
+            return self.engine.write(batch)
+        finally:
+            spent.wrote(since)
 
     def _tell(self, txn: MvccTxn) -> list[Effect]:
         """Tell the queues of the locks that went and came."""

@@ -37,6 +37,7 @@ from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.storage.concurrency import ConcurrencyManager
 from pytikv.server.storage.errors import KeyTooLarge
 from pytikv.server.storage.limits import MAX_KEY_BYTES
+from pytikv.server.storage.spent import Spent
 from pytikv.server.storage.txn_ranges import TxnRanges
 from pytikv.server.storage.txn_reads import TxnReads
 from pytikv.server.storage.txn_runner import CallLater, TxnRunner
@@ -49,7 +50,7 @@ __all__ = ["GC_STEP_RECORDS", "Done", "TxnStorage", "Waiting"]
 GC_STEP_RECORDS: Final = 8192
 
 _encode = memcomparable.encode
-_Execute = Callable[[Any, KeyRange], Done | Waiting]
+_Execute = Callable[[Any, KeyRange, Spent | None], Done | Waiting]
 
 
 class TxnStorage:
@@ -76,16 +77,16 @@ class TxnStorage:
     def _make_commands(self) -> dict[str, _Execute]:
         reads, ranges = self.reads, self.ranges
         commands: dict[str, _Execute] = {
-            "KvGet": lambda request, within: Done(reads.kv_get(request)),
-            "KvBatchGet": lambda request, within: Done(reads.kv_batch_get(request)),
-            "KvBufferBatchGet": lambda request, within: Done(reads.kv_buffer_batch_get(request)),
-            "KvScan": lambda request, within: Done(reads.kv_scan(request, within)),
-            "KvScanLock": lambda request, within: Done(reads.kv_scan_lock(request, within)),
-            "MvccGetByKey": lambda request, within: Done(reads.mvcc_get_by_key(request)),
-            "MvccGetByStartTs": lambda request, within: Done(reads.mvcc_get_by_start_ts(request, within)),
+            "KvGet": lambda request, *_: Done(reads.kv_get(request)),
+            "KvBatchGet": lambda request, *_: Done(reads.kv_batch_get(request)),
+            "KvBufferBatchGet": lambda request, *_: Done(reads.kv_buffer_batch_get(request)),
+            "KvScan": lambda request, within, _: Done(reads.kv_scan(request, within)),
+            "KvScanLock": lambda request, within, _: Done(reads.kv_scan_lock(request, within)),
+            "MvccGetByKey": lambda request, *_: Done(reads.mvcc_get_by_key(request)),
+            "MvccGetByStartTs": lambda request, within, _: Done(reads.mvcc_get_by_start_ts(request, within)),
             "KvPessimisticLock": self._pessimistic_lock,
-            "KvDeleteRange": lambda request, within: ranges.delete_range(request),
-            "UnsafeDestroyRange": lambda request, within: ranges.unsafe_destroy_range(request),
+            "KvDeleteRange": lambda request, *_: ranges.delete_range(request),
+            "UnsafeDestroyRange": lambda request, *_: ranges.unsafe_destroy_range(request),
             "BroadcastTxnStatus": self._broadcast_txn_status,
             "GetLockWaitInfo": self._get_lock_wait_info,
         }
@@ -93,8 +94,8 @@ class TxnStorage:
             commands[name] = self._writing(command)
         by_keys = {name: commands[name] for name in ("KvResolveLock", "KVPessimisticRollback")}
         by_scan: dict[str, _Execute] = {
-            "KvResolveLock": ranges.resolve_lock,
-            "KVPessimisticRollback": ranges.pessimistic_rollback,
+            "KvResolveLock": lambda request, within, _: ranges.resolve_lock(request, within),
+            "KVPessimisticRollback": lambda request, within, _: ranges.pessimistic_rollback(request, within),
         }
         for name in by_keys:
             commands[name] = _by_keys_or_by_scan(by_keys[name], by_scan[name])
@@ -104,15 +105,18 @@ class TxnStorage:
         """See `TxnRunner.use_timers`."""
         self.runner.use_timers(call_later)
 
-    def execute(self, name: str, request: Message, within: KeyRange = EVERYTHING) -> Done | Waiting:
+    def execute(
+        self, name: str, request: Message, within: KeyRange = EVERYTHING, spent: Spent | None = None
+    ) -> Done | Waiting:
         """Carry out the request of the RPC `name` ("KvPrewrite"). Blocks for latches and the engine only.
 
+        `spent` is told what a change took, and refuses one that comes too late (DeadlineExceeded).
         Raises UnsupportedByServer for an unknown name, and see the module's docstring.
         """
         command = self._commands.get(name)
         if command is None:
             raise UnsupportedByServer(f"{name} is no transactional command of this store")
-        return command(request, within)
+        return command(request, within, spent)
 
     # --- the store as a whole -----------------------------------------------------------------------------------------
 
@@ -139,7 +143,7 @@ class TxnStorage:
         run, make_response = command.run, command.response
         is_list = "errors" in make_response.DESCRIPTOR.fields_by_name
 
-        def execute(request: Any, within: KeyRange) -> Done:
+        def execute(request: Any, within: KeyRange, spent: Spent | None) -> Done:
             response: Any = make_response()
             keys = [_encode(key) for key in command.keys(request)]
             if command.limits_keys:
@@ -148,7 +152,7 @@ class TxnStorage:
                 if not keys:
                     raise InvalidCommandError("a request without keys")
                 start_ts = command.start_ts(request)
-                _, ticket = self.runner.run(keys, start_ts, lambda work: run(work, keys, request, response))
+                _, ticket = self.runner.run(keys, start_ts, lambda work: run(work, keys, request, response), spent)
             except MvccError as error:
                 response = make_response()
                 if is_list:
@@ -160,16 +164,22 @@ class TxnStorage:
 
         return execute
 
-    def _pessimistic_lock(self, request: kvrpcpb.PessimisticLockRequest, within: KeyRange) -> Done | Waiting:
+    def _pessimistic_lock(
+        self, request: kvrpcpb.PessimisticLockRequest, within: KeyRange, spent: Spent | None
+    ) -> Done | Waiting:
         _check_keys([_encode(key) for key in keys_of(request)])
-        return acquire_pessimistic_lock(self.runner, request)
+        return acquire_pessimistic_lock(self.runner, request, spent)
 
-    def _broadcast_txn_status(self, request: kvrpcpb.BroadcastTxnStatusRequest, within: KeyRange) -> Done:
+    def _broadcast_txn_status(
+        self, request: kvrpcpb.BroadcastTxnStatusRequest, within: KeyRange, spent: Spent | None
+    ) -> Done:
         for status in request.txn_status:
             self.runner.statuses.tell(status)
         return Done(kvrpcpb.BroadcastTxnStatusResponse())
 
-    def _get_lock_wait_info(self, request: kvrpcpb.GetLockWaitInfoRequest, within: KeyRange) -> Done:
+    def _get_lock_wait_info(
+        self, request: kvrpcpb.GetLockWaitInfoRequest, within: KeyRange, spent: Spent | None
+    ) -> Done:
         return Done(kvrpcpb.GetLockWaitInfoResponse(entries=self.runner.queues.waits()))
 
 
@@ -180,4 +190,4 @@ def _check_keys(encoded: list[bytes]) -> None:
 
 
 def _by_keys_or_by_scan(by_keys: _Execute, by_scan: _Execute) -> _Execute:
-    return lambda request, within: (by_keys if request.keys else by_scan)(request, within)
+    return lambda request, within, spent: (by_keys if request.keys else by_scan)(request, within, spent)

@@ -47,6 +47,7 @@ from pytikv.server.storage.lock_waiting import (
     Woken,
     wait_limit_s,
 )
+from pytikv.server.storage.spent import Spent
 from pytikv.server.storage.txn_runner import TxnRunner
 from pytikv.server.storage.txn_writes import Work
 
@@ -236,7 +237,9 @@ def _key_to_lock(mutation: kvrpcpb.Mutation) -> KeyToLock:
     )
 
 
-def acquire_pessimistic_lock(runner: TxnRunner, request: kvrpcpb.PessimisticLockRequest) -> Done | Waiting:
+def acquire_pessimistic_lock(
+    runner: TxnRunner, request: kvrpcpb.PessimisticLockRequest, spent: Spent | None = None
+) -> Done | Waiting:
     """Carry out KvPessimisticLock. Raises StorageError, RaftEntryTooLarge, InvalidMaxTsUpdate."""
     try:
         work = _LockRequest(request)
@@ -245,7 +248,7 @@ def acquire_pessimistic_lock(runner: TxnRunner, request: kvrpcpb.PessimisticLock
         if any(reads_data(work.params, key) for key in work.keys):
             runner.concurrency.update_max_ts(work.params.for_update_ts)
         outcome, ticket = runner.run(
-            [key.key for key in work.keys], work.params.start_ts, lambda inner: _lock(runner, work, inner)
+            [key.key for key in work.keys], work.params.start_ts, lambda inner: _lock(runner, work, inner), spent
         )
     except MvccError as error:
         return Done(kvrpcpb.PessimisticLockResponse(errors=[error.key_error()]))

@@ -1,0 +1,146 @@
+"""What a request cost, as its answer tells: the field `exec_details_v2`, put together by hand.
+
+How long an answer took is known only when it leaves, and by then most of it is serialized. So an answer is *open*
+first: its body ends with the header of `exec_details_v2`, whose length counts a *tail* that is not there yet. Whoever
+sends the answer closes it with the tail, which holds the times; its numbers are written at a fixed width, so that its
+length is known before. Every answer of an RPC in `DETAILS` is open until it is sent, refusals included, as TiKV tells
+the time of these too. An open body is no message: sent by mistake, it fails at the client at once.
+
+KvGet, answered by the ten thousand, has a tail of its own, made once for all gets of one message: `process_wall_time`
+is the message's time divided by its commands, the rest of the time until they leave together is `wait_wall_time`. The
+other RPCs are measured one by one (`storage.spent`): what was processed, waited for latches and locks, and written is
+in the part before the tail. Two parts of one sub-message are merged by every protobuf decoder.
+
+Limit: times above 34 s are told as 34 s. Sources: kvproto ExecDetailsV2; TiKV src/server/service/kv.rs
+(set_time_detail, handle_measures_for_batch_commands), components/tikv_kv/src/stats.rs, components/tracker.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from pytikv.codec.envelope import varint
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.server.storage.spent import Spent
+
+__all__ = [
+    "NOT_FOUND_DETAILS",
+    "details_field",
+    "found_details",
+    "get_tail",
+    "opened",
+    "parts_of",
+    "tail",
+]
+
+_MOST: Final = (1 << 35) - 1
+_FIELD: Final = "exec_details_v2"
+
+
+def _wide(ns: int) -> bytes:
+    """Encode a number as a varint of five bytes."""
+    ns = min(max(ns, 0), _MOST)
+    return bytes((ns & 127 | 128, ns >> 7 & 127 | 128, ns >> 14 & 127 | 128, ns >> 21 & 127 | 128, ns >> 28))
+
+
+def tail(total_s: float) -> bytes:
+    """Return the tail of every answer but KvGet's: how long the RPC took."""
+    total = _wide(int(total_s * 1e9))
+    return b"".join((b"\x0a\x06\x20", total, b"\x22\x06\x28", total))  # time_detail, time_detail_v2
+
+
+def get_tail(total_s: float, process_s: float) -> bytes:
+    """Return the tail of KvGet's answer: how long the RPC took, and what of it was work."""
+    total_ns, process_ns = int(total_s * 1e9), int(process_s * 1e9)
+    total = _wide(total_ns)
+    return b"".join(
+        (
+            *(b"\x0a\x06\x20", total, b"\x22\x18\x08", _wide(total_ns - process_ns)),
+            *(b"\x10", _wide(process_ns), b"\x20", total, b"\x28", total),
+        )
+    )
+
+
+_TAIL_BYTES: Final = len(tail(0))
+_GET_TAIL_BYTES: Final = len(get_tail(0, 0))
+
+
+def details_field(response: type[Message]) -> int:
+    """Return the number of the field in this kind of response; 0 when it has none."""
+    field = response.DESCRIPTOR.fields_by_name.get(_FIELD)
+    return 0 if field is None else int(field.number)
+
+
+def opened(body: bytes, field: int, parts: bytes, *, is_get: bool = False) -> bytes:
+    """Return a body with the open field behind it. `parts`: what of the field is known already, serialized."""
+    size = len(parts) + (_GET_TAIL_BYTES if is_get else _TAIL_BYTES)
+    return b"".join((body, varint(field << 3 | 2), varint(size), parts))
+
+
+# --- KvGet ------------------------------------------------------------------------------------------------------------
+
+_GET_FIELD: Final = details_field(kvrpcpb.GetResponse)
+
+
+def _get_details(processed: int, size_bytes: int) -> bytes:
+    scan = kvrpcpb.ScanDetailV2(processed_versions=processed, total_versions=1, processed_versions_size=size_bytes)
+    parts = kvrpcpb.ExecDetailsV2(scan_detail_v2=scan).SerializeToString()
+    return opened(b"", _GET_FIELD, parts, is_get=True)
+
+
+NOT_FOUND_DETAILS: Final = _get_details(0, 0)
+"""What follows the body of a KvGet that found nothing, open."""
+
+
+@lru_cache(maxsize=4096)
+def found_details(key_bytes: int, value_bytes: int) -> bytes:
+    """Return what follows the body of a KvGet that found a value, open. `key_bytes`: of the key as clients know it."""
+    return _get_details(1, encoded_bytes(key_bytes) + value_bytes)
+
+
+def encoded_bytes(key_bytes: int) -> int:
+    """Return the length of the memcomparable form of a key."""
+    return (key_bytes // 8 + 1) * 9
+
+
+# --- the others -------------------------------------------------------------------------------------------------------
+
+
+def parts_of(request: Any, response: Any, spent: Spent, *, is_write: bool) -> bytes:
+    """Return what of `exec_details_v2` is known of a request that was carried out. `response` None: it was refused."""
+    details = kvrpcpb.ExecDetailsV2()
+    times = details.time_detail_v2
+    times.wait_wall_time_ns = _ns(spent.began - spent.arrived)
+    times.process_wall_time_ns = _ns(spent.process_s)
+    if is_write:
+        details.write_detail.latch_wait_nanos = _ns(spent.latch_wait_s)
+        details.write_detail.process_nanos = _ns(spent.process_s - spent.write_s)
+        details.write_detail.apply_log_nanos = _ns(spent.write_s)
+        details.write_detail.pessimistic_lock_wait_nanos = _ns(spent.lock_wait_s)
+    else:
+        times.kv_read_wall_time_ns = _ns(spent.began - spent.arrived + spent.process_s)
+        if response is not None:
+            _fill_scan(details.scan_detail_v2, request, response)
+    data: bytes = details.SerializeToString()
+    return data
+
+
+def _fill_scan(detail: kvrpcpb.ScanDetailV2, request: Any, response: Any) -> None:
+    """Tell how many versions were looked at: one for each key asked for, and those that were found."""
+    if isinstance(response, kvrpcpb.BatchGetResponse | kvrpcpb.BufferBatchGetResponse):
+        found = [pair for pair in response.pairs if not pair.HasField("error")]
+        detail.total_versions = len(request.keys)
+        detail.processed_versions = len(found)
+        detail.processed_versions_size = sum(encoded_bytes(len(pair.key)) + len(pair.value) for pair in found)
+    elif isinstance(response, kvrpcpb.GetResponse) and not response.HasField("error"):
+        detail.total_versions = 1
+        if not response.not_found:
+            detail.processed_versions = 1
+            detail.processed_versions_size = encoded_bytes(len(request.key)) + len(response.value)
+
+
+def _ns(seconds: float) -> int:
+    return max(0, int(seconds * 1e9))
