@@ -322,6 +322,10 @@ class BatchStream:
             self._engine.reset(self.stream, ErrorCode.CANCEL)
         self.fail_all(error)
 
+    def end(self) -> None:
+        """Give up the stream, on which nothing is awaited."""
+        self._break(RpcError(Status.CANCELLED, "the stream is not needed any more"))
+
     def fail_all(self, error: RpcError) -> None:
         """End the stream's life: every command fails, those never sent as not processed."""
         self.closed = True

@@ -9,6 +9,10 @@ On a shared runtime (asyncio, simulation) requests of one turn of the loop leave
 one BatchCommands message, and deadlines and keepalive hang on one lazily armed timer. On an exclusive runtime (the
 blocking API) the caller's own wait carries the deadline, and a lone command takes the short path of `batch_commands`.
 
+Metadata of a call is encoded anew each time; the block before it is kept for each path. What `authorize` is given goes
+with every stream from then on. A BatchCommands stream that began with something else is *retired*: its commands are
+answered there, new ones go on another stream.
+
 Keepalive: while calls are in flight and nothing arrived for `keepalive` seconds, a PING is sent; without any sign of
 life within `keepalive_timeout` seconds the connection is dropped. Nothing waits for the peer's SETTINGS, nor for its
 acknowledgement of ours.
@@ -47,6 +51,7 @@ __all__ = ["ChannelConfig", "ClientChannel", "Metadata"]
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 _BLOCKS_KEPT: Final = 256
+_AUTHORIZATION: Final = "authorization"
 _PONG_MARK: Final = b"pytikv\x00\x01"
 
 
@@ -92,9 +97,11 @@ class ClientChannel:
         self._flush_queued = False
         self._receiving = False
         self._batch: BatchStream | None = None
+        self._retired: list[BatchStream] = []
+        self._authorization: Metadata = ()
         self._calls: dict[Call, None] = {}  # in order: what happens must not hang on addresses
         self._waiting: deque[tuple[UnaryCall, bytes, bytes]] = deque()
-        self._blocks: dict[tuple[bytes, Metadata], bytes] = {}
+        self._blocks: dict[bytes, bytes] = {}
         self._timer = LazyTimer(rt, self._tick)
         self._heard = rt.now()
         self._used = self._heard
@@ -134,7 +141,8 @@ class ClientChannel:
     def in_flight(self) -> int:
         """Calls and commands that wait for their answer or their end."""
         batch = self._batch
-        return len(self._calls) + (len(batch.pending) if batch is not None else 0)
+        count = len(self._calls) + (len(batch.pending) if batch is not None else 0)
+        return count if not self._retired else count + sum(len(old.pending) for old in self._retired)
 
     @property
     def idle_since(self) -> float:
@@ -165,6 +173,26 @@ class ClientChannel:
         if self.transport is not None and self._error is None:
             self.rt.attach(self.transport)
         return self.usable
+
+    def authorize(self, metadata: Metadata) -> None:
+        """Begin streams with `metadata` (the entry ``authorization``, or nothing) from now on."""
+        if metadata == self._authorization:
+            return
+        self._authorization = metadata
+        batch, self._batch = self._batch, None
+        if batch is not None and not batch.closed:
+            batch.flush()
+            self._retired.append(batch)
+        self._end_retired()
+
+    def _end_retired(self) -> None:
+        """End the retired streams on which nothing is awaited any more."""
+        waiting = [old for old in self._retired if old.pending and not old.closed]
+        for old in self._retired:
+            if not old.pending and not old.closed and self._error is None:
+                old.end()
+                self.flush()
+        self._retired = waiting
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -218,7 +246,7 @@ class ClientChannel:
         if deadline <= now:
             raise RpcError(Status.DEADLINE_EXCEEDED, "no time left to send the request", not_processed=True)
         call = UnaryCall(self, deadline, self.config.max_message_bytes)
-        block = self._block(path, metadata) + encode_headers(((b"grpc-timeout", grpc.encode_timeout(deadline - now)),))
+        block = self._block(path, metadata, deadline - now)
         data = grpc.message_frame(request)
         self._calls[call] = None
         if self.engine.can_open():
@@ -258,11 +286,9 @@ class ClientChannel:
         """
         self._check_usable()
         self._used = now = self.rt.now()
-        block = self._block(path, metadata)
-        if deadline is not None:
-            if deadline <= now:
-                raise RpcError(Status.DEADLINE_EXCEEDED, "no time left to begin the stream", not_processed=True)
-            block += encode_headers(((b"grpc-timeout", grpc.encode_timeout(deadline - now)),))
+        if deadline is not None and deadline <= now:
+            raise RpcError(Status.DEADLINE_EXCEEDED, "no time left to begin the stream", not_processed=True)
+        block = self._block(path, metadata, None if deadline is None else deadline - now)
         if not self.engine.can_open():
             raise RpcError(Status.RESOURCE_EXHAUSTED, f"{self.address}: no stream is free", not_processed=True)
         call = ClientStream(self, deadline, self.config.max_message_bytes)
@@ -308,8 +334,18 @@ class ClientChannel:
         self._batch = batch
         return batch
 
-    def _block(self, path: bytes | str, metadata: Metadata) -> bytes:
-        key = (path.encode("ascii") if isinstance(path, str) else path, metadata)
+    def _block(self, path: bytes | str, metadata: Metadata, timeout_s: float | None = None) -> bytes:
+        """Return the header block of a call. The caller's own authorization comes before the channel's."""
+        block = self._path_block(path.encode("ascii") if isinstance(path, str) else path)
+        if metadata:
+            block += encode_headers(_encode_metadata(metadata))
+        if self._authorization and not any(name == _AUTHORIZATION for name, _ in metadata):
+            block += encode_headers(_encode_metadata(self._authorization))
+        if timeout_s is not None:
+            block += encode_headers(((b"grpc-timeout", grpc.encode_timeout(timeout_s)),))
+        return block
+
+    def _path_block(self, key: bytes) -> bytes:
         block = self._blocks.get(key)
         if block is None:
             if len(self._blocks) >= _BLOCKS_KEPT:
@@ -317,14 +353,13 @@ class ClientChannel:
             headers: list[Header] = [
                 (b":method", b"POST"),
                 (b":scheme", b"https" if self._secure else b"http"),
-                (b":path", key[0]),
+                (b":path", key),
                 (b":authority", self.address.encode("idna" if not self.address.isascii() else "ascii")),
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
                 (b"user-agent", self.config.user_agent.encode()),
                 (b"grpc-accept-encoding", b"identity,gzip"),
             ]
-            headers += _encode_metadata(metadata)
             block = self._blocks[key] = encode_headers(headers)
         return block
 
@@ -442,8 +477,9 @@ class ClientChannel:
         self.engine.closed = True
         self._timer.cancel()
         self._waiting.clear()
-        if self._batch is not None:
-            self._batch.fail_all(error)
+        for batch in (*self._retired, self._batch):
+            if batch is not None:
+                batch.fail_all(error)
         for call in list(self._calls):
             if isinstance(error, ConnectFailed):
                 call.fail(ConnectFailed(error.details, reason=error.reason))
@@ -489,10 +525,11 @@ class ClientChannel:
 
     def _tick(self, now: float) -> float | None:
         following: list[float] = []
-        if self._batch is not None:
-            next_deadline = self._batch.expire(now)
-            if next_deadline is not None:
+        for batch in (*self._retired, self._batch):
+            if batch is not None and (next_deadline := batch.expire(now)) is not None:
                 following.append(next_deadline)
+        if self._retired:
+            self._end_retired()
         for call in list(self._calls):
             if call.deadline is None:
                 continue

@@ -4,7 +4,7 @@ Decoding is the `hpack` library's; around it stand bounds on the compressed and 
 of blocks that left the dynamic table as it was. A gRPC peer sends the same few blocks for every call, so most calls
 cost one dictionary look-up. The cache is emptied whenever a block changes the table, since indexes then shift.
 
-Encoding uses literals without indexing and the static table only. It costs some 40 bytes more a call than a dynamic
+Encoding uses literals without indexing (a credential: never to be indexed) and the static table only. It costs some 40 bytes more a call than a dynamic
 table would, needs no state that could go wrong, and lets whole blocks be built once and kept.
 
 Source: RFC 7541 sections 2.3.2, 4.3, 6.2.2; RFC 9113 section 8.2 and 8.3 (which fields are malformed).
@@ -47,9 +47,12 @@ _STATIC_NAMES: Final[dict[bytes, int]] = {
     b":path": 4,
     b":status": 8,
     b"accept-encoding": 16,
+    b"authorization": 23,
     b"content-type": 31,
     b"user-agent": 58,
 }
+
+_NEVER_INDEXED: Final = 0x10  # nor by whoever passes it on
 
 _REQUEST_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _CONNECTION_FIELDS: Final = frozenset(
@@ -124,7 +127,7 @@ def encode_headers(headers: Iterable[Header]) -> bytes:
             parts.append(_integer(index, 7, 0x80))
             continue
         name_index = _STATIC_NAMES.get(name, 0)
-        parts.append(_integer(name_index, 4, 0))
+        parts.append(_integer(name_index, 4, _NEVER_INDEXED if name == b"authorization" else 0))
         if not name_index:
             parts += (_integer(len(name), 7, 0), name)
         parts += (_integer(len(value), 7, 0), value)
