@@ -1,0 +1,69 @@
+"""What can go wrong with tables. Texts name table, field and value; values are cut, and hidden by `redact_keys`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pytikv.errors import ConfigError, InvalidArgument, KeyExists, format_key
+
+__all__ = ["CursorError", "RowError", "RowExists", "SchemaError", "UniqueViolation", "shown"]
+
+_SHOWN: Final = 60
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: its repr, cut after some 60 characters, or ``?`` when keys are redacted.
+
+    >>> shown("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
+    if format_key(b"") == "?":
+        return "?"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+class SchemaError(ConfigError):
+    """The declaration of a table contradicts itself, its class, or another table of the same name."""
+
+
+class RowError(InvalidArgument):
+    """A record, or the bytes of one, do not fit their table. Nothing was written. `table`, `field` (empty: all)."""
+
+    def __init__(self, message: str = "", *, table: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.table = table
+        self.field = field
+
+
+class CursorError(InvalidArgument):
+    """A cursor was changed, cut, or made for another query."""
+
+
+class RowExists(KeyExists):
+    """An insert met a row with the same key. `table`: its name."""
+
+    def __init__(self, message: str = "", *, table: str = "", key: bytes | None = None) -> None:
+        super().__init__(message, key=key)
+        self.table = table
+
+
+class UniqueViolation(KeyExists):
+    """Another row has the same value in a unique index. Nothing of the row was written; the transaction goes on.
+
+    `table`, `index`: their names. `value`: the tuple of the index's fields. `key`: the index entry's key.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        table: str = "",
+        index: str = "",
+        value: tuple[Any, ...] = (),
+        key: bytes | None = None,
+    ) -> None:
+        super().__init__(message, key=key)
+        self.table = table
+        self.index = index
+        self.value = value
