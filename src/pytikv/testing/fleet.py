@@ -231,7 +231,7 @@ class Fleet:
         rng = self.world.rng.child(f"station {number}")
         station = Station(rt, rng, self._capacity, self._troubles[number], self.tallies[number])
         health = {path: _suffering(route, station) for path, route in health_routes().items()}
-        on_loop = _QueuedKv(rt, KvService(store, sync=False), station)
+        on_loop = _QueuedKv(rt, KvService(store, sync=False, now=rt.now), station)
         self._listen(rt, _STORE_PORT, {**routes_of(on_loop), **health})
 
     @staticmethod

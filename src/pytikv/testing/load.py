@@ -13,13 +13,13 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pytikv.errors import TikvError
 from pytikv.testing.capacity import Capacity
 from pytikv.testing.fleet import URL, Fleet
 from pytikv.testing.sim import Link, SimRuntime, World
-from pytikv.testing.simulated import debris_ignored, errors_logged
+from pytikv.testing.simulated import debris_ignored, errors_logged, forget_locals
 
 if TYPE_CHECKING:
     from pytikv import AsyncRawClient
@@ -34,6 +34,7 @@ _KEYS_A_REGION: Final = 100
 _OK: Final = ""
 _CLOSING_S: Final = 6.0  # more than a pool gives its calls in flight
 
+T = TypeVar("T")
 Script = Callable[["LoadRun"], Awaitable[None]]
 
 
@@ -112,11 +113,34 @@ class LoadRun:
 
         return await AsyncRawClient._open(self.world.process(name), URL, self._options | options)
 
+    async def within(self, name: str, work: Awaitable[T]) -> T:
+        """Let `work` be done by the process `name`, as what concerns its client must be; returns its value."""
+        done: list[T] = []
+        failed: list[Exception] = []
+
+        async def do() -> None:
+            try:
+                done.append(await work)
+            except Exception as error:
+                failed.append(error)
+
+        self.world.process(name).spawn(do(), name="work")
+        while not done and not failed:
+            await self.world.process("main").sleep(0.001)
+        if failed:
+            raise failed[0]
+        return done[0]
+
     def play(self, script: Script | None = None) -> LoadRun:
         """Run the experiment to its end; returns itself. An error of the script's is raised."""
         with debris_ignored(self.world), self.world, errors_logged(self._failures):
             self.fleet.start()
-            self.world.run(self._main(script))
+            try:
+                self.world.run(self._main(script))
+            except Exception as error:  # raised below, when what died with the world is gone
+                self._failures.insert(0, error)
+            if self._failures:
+                forget_locals(self._failures[0])
         for failure in self._failures:
             raise failure
         return self
@@ -151,9 +175,10 @@ class LoadRun:
         rng = self.world.rng.child(f"load of {rt.name}")
         end = rt.now() + self._seconds
         while True:
-            await rt.sleep(rng.expovariate(self._per_second))
-            if rt.now() >= end:
+            pause = rng.expovariate(self._per_second)
+            if rt.now() + pause >= end:
                 break
+            await rt.sleep(pause)
             self._running += 1
             rt.spawn(self._call(rt, client, self._key(rng)), name="call")
         self._running -= 1

@@ -45,6 +45,7 @@ __all__ = [
     "Weather",
     "debris_ignored",
     "errors_logged",
+    "forget_locals",
 ]
 
 SERVER: Final = "server"
@@ -268,7 +269,7 @@ class SimulatedRun(ABC):
                 error = failure
             error = error or (self.failures[0] if self.failures else None)
             self.failures.clear()
-            _forget_locals(error)
+            forget_locals(error)
         return error
 
     async def _main(self) -> None:
@@ -336,7 +337,7 @@ class SimulatedRun(ABC):
                 await rt.sleep(0.1)
 
 
-def _forget_locals(error: BaseException | None) -> None:
+def forget_locals(error: BaseException | None) -> None:
     """Let go of what the frames of an error's story hold: the world of the run, which ends here."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # an error that was raised again may be its own context
