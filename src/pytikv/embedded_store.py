@@ -35,6 +35,7 @@ from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
 from pytikv.errors import ConfigError, DeadlineExceeded, Outcome
+from pytikv.observe.state import ClusterStats
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
 from pytikv.rt.shared import Combiner
@@ -216,6 +217,10 @@ class EmbeddedView:
 
     def observe(self, is_observed: bool) -> None:
         """Nothing is sent anywhere."""
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what the client holds at present: nothing of what clusters have."""
+        return ClusterStats(target)
 
     async def close(self) -> None:
         """Give up the store."""

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
-from pytikv.observe import telemetry
+from pytikv.observe import state, telemetry
+from pytikv.observe.state import ClusterStats
 from pytikv.observe.telemetry import Telemetry
 from pytikv.rt.interface import Runtime
 
@@ -45,6 +46,10 @@ class Backend(Protocol):
 
     def observe(self, is_observed: bool) -> None:
         """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what is held at present. `target`: what was connected to."""
+        ...
 
     async def close(self) -> None:
         """End the connection."""
@@ -112,6 +117,11 @@ class Connection:
         """What was opened; None after `close`."""
         return self._backend
 
+    def stats(self) -> ClusterStats | None:
+        """Return what is held at present; None after `close`."""
+        backend = self._backend
+        return None if backend is None else backend.stats(self.target)
+
     def add(self, view: View) -> None:
         """Count a client among those to be closed with this; its attribute `_backend` is what is replaced."""
         with self._lock:
@@ -177,6 +187,14 @@ _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 def open_connections() -> list[Connection]:
     """Return what is open at present."""
     return [connection for connection in list(_open) if connection.is_open]
+
+
+def _stats() -> list[ClusterStats]:
+    looks = [connection.stats() for connection in open_connections()]
+    return [look for look in looks if look is not None]
+
+
+state.provide(_stats)
 
 
 def _on_sinks(_: bool) -> None:

@@ -24,6 +24,7 @@ from pytikv.client.pages import Pages, Pair
 from pytikv.client.raw_backend import RawBackend, RawPage, Span, Write
 from pytikv.config import ClientConfig
 from pytikv.errors import TikvError
+from pytikv.observe.state import ClusterStats
 from pytikv.observe.telemetry import Telemetry
 from pytikv.types import Checksum, CompareAndSwap, KeyRange
 
@@ -107,6 +108,10 @@ class ObservedRaw:
     def observe(self, is_observed: bool) -> None:
         """See `RawBackend`."""
         self.inner.observe(is_observed)
+
+    def stats(self, target: str) -> ClusterStats:
+        """See `RawBackend`."""
+        return self.inner.stats(target)
 
     async def close(self) -> None:
         """See `RawBackend`."""

@@ -25,12 +25,14 @@ Source of the reconnect times: client-go internal/client/conn_pool.go.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pytikv.client.flights import Flights
 from pytikv.errors import ClientClosed, ConfigError, ConnectionFailed, Overloaded
+from pytikv.observe.state import AddressStats
 from pytikv.observe.telemetry import as_step
 from pytikv.proto import health_pb2 as health
 from pytikv.rt.interface import Future, Runtime, Timer
@@ -40,7 +42,7 @@ from pytikv.rt.tls import TlsContext
 from pytikv.wire.channel import ChannelConfig, ClientChannel
 from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
-__all__ = ["ConnectionPool", "PoolSettings", "split_address"]
+__all__ = ["ConnectionPool", "PoolSettings", "PoolStats", "split_address"]
 
 _HEALTH_CHECK: Final = b"/grpc.health.v1.Health/Check"
 _RECONNECT_BASE_S: Final = 0.1
@@ -63,6 +65,15 @@ class PoolSettings:
     channel: ChannelConfig = dataclasses.field(default_factory=ChannelConfig)
 
 
+class PoolStats(NamedTuple):
+    """A look at a pool."""
+
+    addresses: tuple[AddressStats, ...]
+    max_connections: int
+    waiting: int
+    """Calls that wait for a connection."""
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Split `host:port` or `[v6]:port`. Raises ConfigError."""
     host, separator, port = address.rpartition(":")
@@ -72,11 +83,13 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class _Address:
-    """What the pool knows of one address. `idle` (exclusive): channels with the time of their return."""
+    """What the pool knows of one address. `idle` (exclusive): channels with the time of their return. `every`: all
+    channels made for it that are still there, for `ConnectionPool.stats`."""
 
     __slots__ = (
         "channels",
         "cursor",
+        "every",
         "failures",
         "generation",
         "growing",
@@ -92,6 +105,7 @@ class _Address:
         self.name = name
         self.host, self.port = split_address(name)
         self.channels: list[ClientChannel] = []
+        self.every: weakref.WeakSet[ClientChannel] = weakref.WeakSet()
         self.cursor = 0
         self.growing = False
         self.idle: list[tuple[ClientChannel, float]] = []
@@ -356,6 +370,8 @@ class ConnectionPool:
             self._give_back()
             raise
         state.failures = 0
+        with self._lock:
+            state.every.add(channel)
         if self._closed:
             self._discard(channel, "closed")
             raise ClientClosed("the client was closed")
@@ -474,6 +490,23 @@ class ConnectionPool:
             return False
         answer = health.HealthCheckResponse.FromString(data)
         return answer.status == health.HealthCheckResponse.SERVING
+
+    def stats(self) -> PoolStats:
+        """Return what is open at present, and who waits."""
+        with self._lock:
+            channels = [(state, list(state.every)) for state in self._states()]
+            waiting = len(self._waiters)
+        addresses = tuple(self._stats_of(state, every) for state, every in channels if every)
+        return PoolStats(addresses, self._settings.max_connections, waiting)
+
+    def _stats_of(self, state: _Address, every: list[ClientChannel]) -> AddressStats:
+        usable = [channel for channel in every if channel.usable]
+        idle = {id(channel) for channel, _ in tuple(state.idle)}
+        if not self._exclusive:
+            idle = {id(channel) for channel in usable if not channel.in_flight}
+        unused = sum(id(channel) in idle for channel in usable)
+        in_flight = sum(channel.in_flight for channel in usable)
+        return AddressStats(state.name, len(usable) - unused, unused, in_flight)
 
     async def close(self) -> None:
         """End all connections; leased ones when their calls end. Idempotent."""

@@ -19,6 +19,7 @@ from pytikv.client.openers import Opener, opener
 from pytikv.client.pages import Pair
 from pytikv.config import ClientConfig
 from pytikv.errors import TikvError
+from pytikv.observe.state import ClusterStats
 from pytikv.types import Checksum, CompareAndSwap, KeyRange
 
 __all__ = ["RawBackend", "RawPage", "Span", "Write", "open_backend"]
@@ -102,6 +103,10 @@ class RawBackend(Protocol):
 
     def observe(self, is_observed: bool) -> None:
         """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what the client holds at present. `target`: what was connected to."""
+        ...
 
     async def close(self) -> None:
         """End the connection that `open_backend` made; views share it."""

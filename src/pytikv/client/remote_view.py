@@ -25,6 +25,7 @@ from pytikv.client.rpcs import REGION_ERROR, Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig
 from pytikv.errors import ConnectionFailed, TikvError
+from pytikv.observe.state import ClusterStats
 from pytikv.wire.errors import RpcError
 
 __all__ = ["RemoteView", "Way"]
@@ -66,6 +67,10 @@ class RemoteView:
     def observe(self, is_observed: bool) -> None:
         """Have requests report to `current_record()`, or no longer."""
         self._cluster.observe(is_observed)
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what the client holds at present. `target`: what was connected to."""
+        return self._cluster.stats(target)
 
     async def close(self) -> None:
         """Close the cluster's connections."""

@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 from pytikv.client.flights import Flights
 from pytikv.errors import RegionUnavailable, TikvError
+from pytikv.observe.state import StoreStats
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
 from pytikv.types import Store
@@ -119,6 +120,14 @@ class StoreCache:
     def entries(self) -> list[CachedStore]:
         """Return all stores met so far."""
         return list(self._stores.values())
+
+    def stats(self) -> tuple[StoreStats, ...]:
+        """Return how each store met so far stands."""
+        now = self._rt.now()
+        return tuple(
+            StoreStats(store.id, store.address, store.state, store.failures, store.is_avoided(now))
+            for store in self.entries()
+        )
 
     def put(self, meta: Store) -> CachedStore:
         """Take over what PD says of a store."""

@@ -27,6 +27,7 @@ from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, Priority, ReplicaRead
+from pytikv.observe.state import ClusterStats
 from pytikv.rt.interface import Runtime
 from pytikv.types import Consistency, Timestamp
 
@@ -236,6 +237,10 @@ class TxnBackend(Protocol):
 
     def observe(self, is_observed: bool) -> None:
         """Have the requests of all views, present and to come, report to `current_record()`, or no longer."""
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what the client holds at present. `target`: what was connected to."""
+        ...
 
     async def close(self) -> None:
         """End the connection that `open_txn_backend` made; views share it."""
