@@ -219,9 +219,10 @@ def _slots(method: str, step: Step) -> list[tuple[Slot, float]]:
     total = min(server.total / took, 1.0) if server.total else min((server.waited + server.lock_waited) / took, 1.0)
     locked = min(server.lock_waited / took, total)
     waited = min(server.waited / took, total - locked)
-    return [
+    weights = [
         (slot._replace(part=Part.LOCK_WAIT), locked),
         (slot._replace(part=Part.SERVER_QUEUE), waited),
         (slot._replace(part=Part.SERVER), total - locked - waited),
         (slot, 1.0 - total),
     ]
+    return [(one, weight) for one, weight in weights if weight > 0]

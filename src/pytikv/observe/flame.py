@@ -19,6 +19,7 @@ from pytikv.observe.text_table import Column
 __all__ = ["Node", "bar", "bars", "duration", "grow", "page"]
 
 MIN_SHARE: Final = 0.002
+_UNITS: Final = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6))
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {
     Part.APPLICATION.value: "#c9ced6",
@@ -80,12 +81,10 @@ def duration(seconds: float) -> str:
     >>> duration(0.0012345), duration(12.5)
     ('1.23 ms', '12.5 s')
     """
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size * 0.9995 or unit == "us":
-            value = seconds / size
-            digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-            return f"{value:.{digits}f} {unit}"
-    return "0 us"
+    unit, size = next((unit for unit in _UNITS if seconds >= unit[1] * 0.9995), _UNITS[-1])
+    value = seconds / size
+    digits = 0 if value >= 99.95 or not value else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
 
 
 def bar(share: float, width: int) -> str:
@@ -163,7 +162,7 @@ def _draw(node: Node, x: float, depth: int, scale: float, whole: float, shapes: 
     title = html.escape(f"{node.name}: {duration(node.seconds)}, {100 * share:.1f} %")
     place = f'x="{x:.2f}" y="{depth * _ROW}" width="{width:.2f}" height="{_ROW - 1}" rx="2"'
     shapes.append(f'<rect {place} fill="{node.colour}"><title>{title}</title></rect>')
-    fits = int((width - 8) / 6.6)
+    fits = int((width - 10) / 6.9)
     if fits >= 3:
         label = _shorten(f"{node.name} · {duration(node.seconds)}", fits)
         shapes.append(f'<text x="{x + 5:.2f}" y="{depth * _ROW + 16}">{html.escape(label)}</text>')
