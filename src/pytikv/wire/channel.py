@@ -525,10 +525,13 @@ class ClientChannel:
 
     def _tick(self, now: float) -> float | None:
         following: list[float] = []
-        for batch in (*self._retired, self._batch):
-            if batch is not None and (next_deadline := batch.expire(now)) is not None:
+        if self._batch is not None:
+            next_deadline = self._batch.expire(now)
+            if next_deadline is not None:
                 following.append(next_deadline)
         if self._retired:
+            expiries = [batch.expire(now) for batch in self._retired]
+            following += [at for at in expiries if at is not None]
             self._end_retired()
         for call in list(self._calls):
             if call.deadline is None:

@@ -4,8 +4,9 @@ Decoding is the `hpack` library's; around it stand bounds on the compressed and 
 of blocks that left the dynamic table as it was. A gRPC peer sends the same few blocks for every call, so most calls
 cost one dictionary look-up. The cache is emptied whenever a block changes the table, since indexes then shift.
 
-Encoding uses literals without indexing (a credential: never to be indexed) and the static table only. It costs some 40 bytes more a call than a dynamic
-table would, needs no state that could go wrong, and lets whole blocks be built once and kept.
+Encoding uses literals without indexing (of a credential: never to be indexed) and the static table only. It costs some
+40 bytes more a call than a dynamic table would, needs no state that could go wrong, and lets whole blocks be built once
+and kept.
 
 Source: RFC 7541 sections 2.3.2, 4.3, 6.2.2; RFC 9113 section 8.2 and 8.3 (which fields are malformed).
 """
