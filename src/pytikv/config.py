@@ -22,7 +22,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Final, Literal
 
+from pytikv import policies
 from pytikv.errors import ConfigError
+from pytikv.interceptors import Interceptor
 from pytikv.rt.tls import TLS
 from pytikv.service_classes import Sla
 from pytikv.settings import kinds, places
@@ -54,6 +56,15 @@ def _read_sla(name: str, value: Any) -> Sla:
 
 _TLS: Final = kinds.record(TLS, checks=dict.fromkeys(_TLS_PATHS, kinds.text))
 _SLA_KIND: Final = kinds.Kind(_SLA.allowed, _read_sla, is_table=True)
+
+
+def _read_interceptors(name: str, value: Any) -> tuple[Interceptor, ...]:
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    return tuple(_INTERCEPTOR(name, one) for one in given)
+
+
+_INTERCEPTOR: Final = kinds.function("functions `async def (rpc, proceed) -> bytes`")
+_INTERCEPTORS: Final = kinds.Kind(_INTERCEPTOR.allowed, _read_interceptors)
 _PROVIDER: Final = kinds.function("a callable that returns the user token")
 
 
@@ -153,6 +164,40 @@ class ClientConfig:
     """Whether the stores know how to delete by compare_and_swap. A store that does not would write an empty value
     instead, and gives no sign by which to tell; the embedded store and `pytikv serve` need no declaration."""
 
+    retry: policies.RetryPolicy | None = field(default=None, metadata=kinds.kind(policies.retry_kind))
+    """How calls are retried: tries, waits by kind of trouble, a budget. None: by the table of `client.backoff`, until
+    the call's time is over."""
+
+    retry_budget: policies.RetryBudgetPolicy | None = field(
+        default=None, metadata=kinds.kind(policies.retry_budget_kind)
+    )
+    """Retries that all calls of a client may make together, against retry storms; a number is the ratio, as 0.1 for
+    one to ten answered requests. None: as many as the calls' time allows. Set by `connect` for all views."""
+
+    breaker: policies.BreakerPolicy | None = field(default=None, metadata=kinds.kind(policies.breaker_kind))
+    """Circuit breaker for each store and PD member: too many failed or slow requests, and the next ones fail at once
+    (`CircuitOpen`) or go to other replicas. `on`: the policy's defaults. None: off. Set by `connect` for all views."""
+
+    bulkhead: policies.BulkheadPolicy | None = field(default=None, metadata=kinds.kind(policies.bulkhead_kind))
+    """Requests that may be under way to each address, and wait for that; what is over it ends as `Overloaded`. A number
+    is `max_in_flight`. None: as many as come. Set by `connect` for all views."""
+
+    adaptive_limit: policies.LimitPolicy | None = field(default=None, metadata=kinds.kind(policies.limit_kind))
+    """As `bulkhead`, but the number follows the address's latency. `on`: the policy's defaults. None: off. Set by
+    `connect` for all views."""
+
+    hedge_after_ms: policies.HedgeAfter | None = field(default=None, metadata=kinds.kind(policies.hedge_kind))
+    """Milliseconds after which a read that has no answer is sent to another replica as well, which serves it
+    linearizably; the first answer counts. `"p95"`: as long as 95 of 100 such reads take. Writes are never sent twice
+    for it. While the leader's store is in trouble, other replicas serve reads at once. None: off."""
+
+    hedge_ratio: float = field(default=0.1, metadata=kinds.kind(kinds.number(0.001, 1.0)))
+    """Share of reads that may be sent a second time for `hedge_after_ms`."""
+
+    interceptors: tuple[Interceptor, ...] = field(default=(), metadata=kinds.kind(_INTERCEPTORS))
+    """Functions around every RPC to a store, the first one outermost: see `pytikv.RpcInfo`. Set by `connect` for all
+    views."""
+
     priority: Priority = field(default="normal", metadata=kinds.kind(kinds.choice("low", "normal", "high")))
     """Priority of the requests in the store's queues."""
 
@@ -202,6 +247,8 @@ class ClientConfig:
 
 def check_config(config: ClientConfig) -> ClientConfig:
     """Return `config`, whose api_version is settled. Raises ConfigError where options contradict it."""
+    if config.retry_budget is not None and config.retry is not None and config.retry.budget is not None:
+        raise ConfigError("options 'retry_budget' and 'retry.budget' say the same: leave out one of the two")
     if config.api_version == 2 and config.cf:
         raise ConfigError("API v2 has no column families: leave cf empty, or use api_version=1")
     if config.service_class is not None and config.service_class not in config.sla:

@@ -13,6 +13,11 @@ share one budget: the call's deadline. Decided here:
   that ends by itself says when (`at_most_s`).
 * `backoff` never returns without having slept: a retry loop cannot spin.
 
+A client may be told otherwise (`RetryRules`, from the options `retry` and `retry_budget`): other bases, caps and jitter
+by kind, at most so many tries or so much waiting a call, and a budget for all retries of the client together. Who meets
+such a bound ends with the cause of that moment, `retryable` as ever, and the text says which bound it was. Waiting for
+other transactions (`_FOR_OTHERS`) is no retry and counts for none of the bounds.
+
 Kinds, bases and caps are client-go's (config/retry/config.go), but two that are made for interactive use: a busy store
 is asked again after 100 ms instead of 2 s, and PD after 50 ms instead of 500 ms; their caps bring back the calm. Sleeps
 for a busy store count against the budget like all others (client-go lets them run on for ten minutes).
@@ -27,6 +32,7 @@ import enum
 import random
 from typing import Final
 
+from pytikv.client.resilience.retry_budget import RetryBudget
 from pytikv.errors import (
     ConnectionFailed,
     DeadlineExceeded,
@@ -38,9 +44,10 @@ from pytikv.errors import (
     TikvError,
 )
 from pytikv.observe.telemetry import as_step
+from pytikv.policies import RetryPolicy
 from pytikv.rt.interface import Runtime
 
-__all__ = ["KINDS", "BackoffKind", "Backoffer", "Jitter"]
+__all__ = ["KINDS", "BackoffKind", "Backoffer", "Jitter", "RetryRules"]
 
 _KEPT_CAUSES: Final = 3
 
@@ -118,6 +125,55 @@ KINDS: Final[tuple[BackoffKind, ...]] = (
 """The whole table."""
 
 
+_FOR_OTHERS: Final = frozenset((TXN_LOCK, TXN_LOCK_FAST, TXN_NOT_FOUND, COMMIT_TS_LAG))
+
+
+class RetryRules:
+    """What a policy makes of the table, and the bounds that it sets. Immutable but for the budget; for many threads."""
+
+    __slots__ = ("_max_attempts", "_rows", "_total_ms", "budget")
+
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget | None = None) -> None:
+        self.budget = budget
+        self._max_attempts = policy.max_attempts
+        self._total_ms = policy.total_ms
+        self._rows: dict[BackoffKind, BackoffKind] = {}
+        for kind in KINDS:
+            other = policy.kinds.get(kind.name)
+            if other is not None:
+                base_ms = kind.base_ms if other.base_ms is None else other.base_ms
+                cap_ms = max(base_ms, kind.cap_ms) if other.cap_ms is None else other.cap_ms
+                jitter = kind.jitter if other.jitter is None else Jitter(other.jitter)
+                self._rows[kind] = dataclasses.replace(kind, base_ms=base_ms, cap_ms=cap_ms, jitter=jitter)
+
+    @classmethod
+    def of(cls, policy: RetryPolicy | None, budget: RetryBudget | None) -> RetryRules | None:
+        """Return the rules of a client; None where the table alone counts."""
+        return None if policy is None and budget is None else cls(policy or RetryPolicy(), budget)
+
+    def row(self, kind: BackoffKind) -> BackoffKind:
+        """Return the row to wait by."""
+        return self._rows.get(kind, kind)
+
+    def refuses(self, kind: BackoffKind, tries: int, slept_ms: float, now: float) -> str:
+        """Pay for one more try of a call that was tried `tries` times. Returns why it may not be made, else nothing."""
+        if kind in _FOR_OTHERS:
+            return ""
+        if self._max_attempts is not None and tries >= self._max_attempts:
+            return f"all {self._max_attempts} attempts (retry.max_attempts) were made"
+        if self._total_ms is not None and slept_ms >= self._total_ms:
+            return f"{self._total_ms:g} ms (retry.total_ms) were waited"
+        if self.budget is not None and not self.budget.withdraw(now):
+            return "the retry budget is spent"
+        return ""
+
+    def cut(self, kind: BackoffKind, seconds: float, slept_ms: float) -> float:
+        """Return a wait no longer than the total allows."""
+        if self._total_ms is None or kind in _FOR_OTHERS:
+            return seconds
+        return min(seconds, max(0.001, (self._total_ms - slept_ms) / 1000))
+
+
 class Backoffer:
     """The waits of one call, up to its deadline (a value of `rt.now()`). Cheap to make.
 
@@ -125,10 +181,11 @@ class Backoffer:
     waited longest.
     """
 
-    __slots__ = ("_causes", "_rt", "_slept_ms", "_used", "deadline", "total_slept_s")
+    __slots__ = ("_causes", "_rt", "_rules", "_slept_ms", "_used", "deadline", "total_slept_s")
 
-    def __init__(self, rt: Runtime, deadline: float) -> None:
+    def __init__(self, rt: Runtime, deadline: float, rules: RetryRules | None = None) -> None:
         self._rt = rt
+        self._rules = rules
         self.deadline = deadline
         self.total_slept_s = 0.0
         self._used: dict[BackoffKind, int] | None = None
@@ -163,7 +220,10 @@ class Backoffer:
         used = self._used.get(kind, 0)
         self._used[kind] = used + 1
         rt = self._rt
-        seconds = max(kind.sleep_ms(used, rt.rng) / 1000, at_least_s)
+        row = kind if self._rules is None else self._allowed(self._rules, kind)
+        seconds = max(row.sleep_ms(used, rt.rng) / 1000, at_least_s)
+        if self._rules is not None:
+            seconds = self._rules.cut(kind, seconds, self._retrying_ms())
         if at_most_s is not None:
             seconds = min(seconds, max(at_most_s, 0.001))
         slept_ms = self._slept_ms.get(kind, 0.0)  # a kind is named only once it has been waited for
@@ -172,12 +232,23 @@ class Backoffer:
             if at_least_s >= left > 0:
                 self._slept_ms.setdefault(kind, 0.0)  # who names a time that is not there has said why
                 raise self.exhausted()
-            if left * 1000 <= max(kind.base_ms, 1.0):
+            if left * 1000 <= max(row.base_ms, 1.0):
                 raise self.exhausted()
             seconds = left / 2
         self._slept_ms[kind] = slept_ms + seconds * 1000
         self.total_slept_s += seconds
         await as_step(rt.now, "backoff", kind.name, rt.sleep(seconds), detail=self._causes[-1])
+
+    def _allowed(self, rules: RetryRules, kind: BackoffKind) -> BackoffKind:
+        """Return the row to wait by. Raises the error that ends the call where the rules allow no further try."""
+        tries = sum(count for one, count in (self._used or {}).items() if one not in _FOR_OTHERS)
+        why = rules.refuses(kind, tries, self._retrying_ms(), self._rt.now())
+        if why:
+            raise kind.error(f"{kind.text}, and {why}; last causes: {'; '.join(self._causes)}", retryable=True)
+        return rules.row(kind)
+
+    def _retrying_ms(self) -> float:
+        return sum(slept_ms for kind, slept_ms in self._slept_ms.items() if kind not in _FOR_OTHERS)
 
     def exhausted(self, cause: object | None = None, *, outcome: Outcome | None = None) -> TikvError:
         """Return the error to end the call with: of the kind that slept longest, DeadlineExceeded where none did."""
@@ -197,7 +268,7 @@ class Backoffer:
 
     def fork(self) -> Backoffer:
         """Return a backoffer for one parallel part of the call: same deadline, counters as they are now."""
-        child = Backoffer(self._rt, self.deadline)
+        child = Backoffer(self._rt, self.deadline, self._rules)
         child.total_slept_s = self.total_slept_s
         child._used = dict(self._used) if self._used is not None else None
         child._slept_ms = dict(self._slept_ms)

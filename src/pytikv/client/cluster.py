@@ -12,12 +12,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pytikv.ambient import effective
+from pytikv.client.backoff import RetryRules
 from pytikv.client.health_feedback import HealthFeedbacks
 from pytikv.client.lanes import AnyPool, LanePool
 from pytikv.client.pd import PdClient
 from pytikv.client.pool import ConnectionPool, PoolSettings
 from pytikv.client.region_cache import RegionCache
 from pytikv.client.region_loader import RegionLoader
+from pytikv.client.resilience.guard import Guards
 from pytikv.client.store_cache import StoreCache
 from pytikv.client.store_config import StoreConfigs
 from pytikv.codec import api
@@ -25,6 +27,7 @@ from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
 from pytikv.interceptors import Interceptor
 from pytikv.observe import telemetry
+from pytikv.observe.state import ClusterStats
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
 from pytikv.rt.tls import TlsContext, load_client_tls
@@ -54,6 +57,8 @@ class Cluster:
     locator: RegionLoader
     store_configs: StoreConfigs
     interceptors: tuple[Interceptor, ...] = ()
+    guards: Guards | None = None
+    """Breakers, places and limits by address, and the budget for retries; None where no option wants one."""
     _users: weakref.WeakSet[PoolUser] = dataclasses.field(default_factory=weakref.WeakSet)
     _lock: AbstractContextManager[object] = dataclasses.field(default_factory=mutex)
 
@@ -79,14 +84,32 @@ class Cluster:
         Requests that begin afterwards go the new way.
         """
         with self._lock:
-            wants_lanes = is_observed or self.interceptors != ()
+            wants_lanes = is_observed or self.interceptors != () or self.guards is not None
             if wants_lanes is isinstance(self.pool, LanePool):
                 return
             plain = self.connections
-            self.pool = LanePool(plain, interceptors=self.interceptors) if wants_lanes else plain
+            self.pool = self._lanes(plain) if wants_lanes else plain
             self.pd.use_pool(self.pool)
             for user in self._users:
                 user.use_pool(self.pool)
+
+    def stats(self, target: str) -> ClusterStats:
+        """Return what is held at present. `target`: what was connected to."""
+        pool, guards = self.connections.stats(), self.guards
+        budget = None if guards is None else guards.budget
+        return ClusterStats(
+            target,
+            connections=pool.addresses,
+            max_connections=pool.max_connections,
+            waiting=pool.waiting,
+            regions=len(self.regions),
+            stores=self.stores.stats(),
+            guards=() if guards is None else tuple(guards.snapshot()),
+            retry_tokens=None if budget is None else budget.tokens,
+        )
+
+    def _lanes(self, plain: ConnectionPool) -> LanePool:
+        return LanePool(plain, guards=self.guards, interceptors=self.interceptors)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -116,6 +139,21 @@ def _pool(rt: Runtime, config: ClientConfig, tls: TlsContext | None, feedbacks: 
     return ConnectionPool(rt, settings, tls)
 
 
+def _guards(rt: Runtime, config: ClientConfig) -> Guards | None:
+    """Return the guards that the options want; None where they want none."""
+    retry_budget = config.retry_budget or (config.retry.budget if config.retry is not None else None)
+    wanted = (config.breaker, config.bulkhead, config.adaptive_limit, retry_budget)
+    if all(one is None for one in wanted):
+        return None
+    return Guards(
+        rt,
+        breaker=config.breaker,
+        bulkhead=config.bulkhead,
+        limit=config.adaptive_limit,
+        retry_budget=retry_budget,
+    )
+
+
 def cluster_config(config: ClientConfig) -> ClientConfig:
     """Return `config` with its api_version settled: 2 where there is a keyspace, 1 where nothing says otherwise.
 
@@ -136,7 +174,17 @@ async def connect_cluster(
     feedbacks = HealthFeedbacks(rt)
     tls = None if config.tls is None else load_client_tls(config.tls, server_name=config.tls_server_name)
     pool = _pool(rt, config, tls, feedbacks)
-    pd = PdClient(rt, pool, target.endpoints, timeout_s=config.pd_timeout, use_query_region=config.use_query_region)
+    guards = _guards(rt, config)
+    rules = RetryRules.of(config.retry, guards.budget if guards is not None else None)
+    pd = PdClient(
+        rt,
+        pool,
+        target.endpoints,
+        timeout_s=config.pd_timeout,
+        use_query_region=config.use_query_region,
+        rules=rules,
+        guards=guards,
+    )
     try:
         await pd.connect(deadline)
         stores = feedbacks.stores = StoreCache(rt, pd, pool)
@@ -158,7 +206,7 @@ async def connect_cluster(
         pd.close()
         await pool.close()
         raise
-    locator = RegionLoader(rt, pd, regions)
-    cluster = Cluster(rt, pool, pd, stores, regions, locator, configs)
+    locator = RegionLoader(rt, pd, regions, rules)
+    cluster = Cluster(rt, pool, pd, stores, regions, locator, configs, config.interceptors, guards)
     cluster.observe(bool(telemetry.sinks()))
     return cluster, codec

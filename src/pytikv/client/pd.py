@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol, TypeVar
 from google.protobuf.message import DecodeError
 
 from pytikv.client import backoff
-from pytikv.client.backoff import Backoffer
+from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.flights import Flights
 from pytikv.client.lanes import AnyPool
 from pytikv.client.pd_discovery import Round, ask_members
@@ -37,11 +37,13 @@ from pytikv.client.pd_messages import region_from, regions_from_scan, store_from
 from pytikv.client.pd_query import RegionQueries, RegionQuery
 from pytikv.client.pd_status import check_header, fatal_status, header_error
 from pytikv.client.pool import ConnectionPool
+from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.client.tso import TsoClient
 from pytikv.errors import (
     ClientClosed,
     ConfigError,
     ConnectionFailed,
+    DeadlineExceeded,
     Overloaded,
     ServerError,
     TikvError,
@@ -83,6 +85,8 @@ class PdClient:
         timeout_s: float = 3.0,
         cluster_id: int = 0,
         use_query_region: bool = False,
+        rules: RetryRules | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """Make a client; nothing is sent yet.
 
@@ -93,10 +97,13 @@ class PdClient:
             timeout_s: seconds that one request may take.
             cluster_id: the cluster that must be there; 0 takes the one that is.
             use_query_region: join look-ups of regions on a stream. Pays with many at once; one alone is no faster.
+            rules: how requests are retried.
+            guards: of the members, for what goes over streams; other requests pass theirs in the pool's lanes.
 
         Raises ConfigError for an endpoint that is none.
         """
         self._rt = rt
+        self._rules = rules
         self._pool: AnyPool = pool
         self._timeout_s = timeout_s
         self._members = Members(endpoints, uses_tls=pool.uses_tls, cluster_id=cluster_id)
@@ -106,7 +113,7 @@ class PdClient:
         self._closed = False
         self.header = pdpb.RequestHeader(cluster_id=cluster_id)
         """What every request carries."""
-        self.tso = TsoClient(rt, pool, self, timeout_s=timeout_s)
+        self.tso = TsoClient(rt, pool, self, timeout_s=timeout_s, rules=rules, guards=guards)
         """The timestamp oracle."""
         self._queries = RegionQueries(rt, pool, self, timeout_s=timeout_s) if use_query_region else None
 
@@ -162,7 +169,7 @@ class PdClient:
 
     async def _find_leader(self, deadline: float, *, grace_s: float = 0.0, patience: float = float("inf")) -> None:
         rt = self._rt
-        backoffer = Backoffer(rt, deadline)
+        backoffer = Backoffer(rt, deadline, self._rules)
         while True:
             addresses = self._members.candidates()
             found = await ask_members(rt, self._pool, addresses, deadline, timeout_s=self._timeout_s, grace_s=grace_s)
@@ -171,13 +178,15 @@ class PdClient:
             self._take(found)
             if found.leader is not None:
                 return
+            if found.refused is not None and found.refusals == len(addresses):
+                raise found.refused
             is_hopeless = found.hopeless == len(addresses)
             if is_hopeless or rt.now() >= min(deadline, patience):
                 raise self._unreachable(found)
             try:
                 await backoffer.backoff(backoff.PD_RPC, "no leader of PD is known")
-            except ConnectionFailed:
-                raise self._unreachable(found) from None
+            except (ConnectionFailed, DeadlineExceeded) as error:
+                raise self._unreachable(found) from error
 
     def _take(self, found: Round) -> None:
         """Take over a round's answers: the one that names the leader last, so that its members count."""
@@ -211,7 +220,7 @@ class PdClient:
         """Send a request to the leader until it is answered. `response` parses the answer."""
         method = path.rpartition("/")[2]
         rt = self._rt
-        backoffer = Backoffer(rt, deadline)
+        backoffer = Backoffer(rt, deadline, self._rules)
         failures = 0
         while True:
             leader = self._members.leader or await self.leader(deadline)
@@ -220,11 +229,15 @@ class PdClient:
                 answer = await self._ask(leader, path, request.SerializeToString(), response, deadline)
                 self._check(answer, method, leader)
                 return answer
+            except Refused as error:
+                if failures:  # another leader was looked for, and there is none
+                    raise error.error from None
+                cause: object = error
             except RpcError as error:
                 fatal = fatal_status(error, method, leader)
                 if fatal is not None:
                     raise fatal from error
-                cause: object = f"{leader}: {method}: {error}"
+                cause = f"{leader}: {method}: {error}"
             except (ConnectionFailed, Overloaded) as error:
                 cause = error
             except _NotBootstrapped as error:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from pytikv.client.lanes import AnyPool
 from pytikv.client.pd_members import Answer, read_answer
+from pytikv.client.resilience.guard import Refused
 from pytikv.errors import ConnectionFailed, Overloaded
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Future, Runtime
@@ -35,6 +36,10 @@ class Round:
 
     answers: list[Answer] = dataclasses.field(default_factory=list)
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    refused: Overloaded | None = None
+    """Why a member was not asked at all, of the last one of which that is true: its breaker is open."""
+    refusals: int = 0
+    """How many members were not asked."""
     hopeless: int = 0
     """How many failures waiting cannot mend: certificates, a peer that speaks something else."""
 
@@ -118,6 +123,10 @@ async def _ask(rt: Runtime, pool: AnyPool, address: str, until: float, outcome: 
         cause = error.__cause__
         outcome.hopeless += isinstance(cause, ConnectFailed) and cause.reason in _HOPELESS
         outcome.failures[address] = str(error)
+    except Refused as error:
+        outcome.refused = error.error
+        outcome.refusals += 1
+        outcome.failures[address] = error.details
     except (RpcError, Overloaded, TimeoutError) as error:
         outcome.failures[address] = str(error) or type(error).__name__
     except DecodeError:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from pytikv.client.pool import ConnectionPool
+from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.errors import ConnectionFailed
 from pytikv.rt.interface import Runtime, Timer
 from pytikv.wire.calls import ClientStream
@@ -43,11 +44,14 @@ class LeaderSource(Protocol):
 class PdStream:
     """The stream for one method. `exchange` must not be entered again before it has returned."""
 
-    def __init__(self, rt: Runtime, pool: ConnectionPool, source: LeaderSource, path: bytes) -> None:
+    def __init__(
+        self, rt: Runtime, pool: ConnectionPool, source: LeaderSource, path: bytes, guards: Guards | None = None
+    ) -> None:
         self._rt = rt
         self._pool = pool
         self._source = source
         self._path = path
+        self._guards = guards
         self._channel: ClientChannel | None = None
         self._stream: ClientStream | None = None
         self._address = ""
@@ -60,7 +64,18 @@ class PdStream:
         """Send a message and return the next one that comes. One try.
 
         Raises RpcError or ConnectionFailed; the leader is then looked for anew, unless the fault is the caller's time.
+        The leader's guard, where there is one, counts it, and may refuse it (Refused).
         """
+        if self._guards is None:
+            return await self._exchange(request, deadline)
+        leader = await self._source.leader(deadline)
+        try:
+            return await self._guards.of(leader).run(lambda: self._exchange(request, deadline), deadline)
+        except Refused:
+            self._source.leader_failed(leader)
+            raise
+
+    async def _exchange(self, request: bytes, deadline: float) -> bytes:
         done = False
         address = ""
         self._busy = True

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pytikv.client import backoff
-from pytikv.client.backoff import Backoffer
+from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.flights import Flights
 from pytikv.client.pd import PdClient
 from pytikv.client.region_cache import CachedRegion, RegionCache
@@ -34,8 +34,9 @@ _HIGH_KEY: Final = b"\xff" * 256
 class RegionLoader:
     """Finds regions by region keys. Safe for many threads and tasks."""
 
-    def __init__(self, rt: Runtime, pd: PdClient, regions: RegionCache) -> None:
+    def __init__(self, rt: Runtime, pd: PdClient, regions: RegionCache, rules: RetryRules | None = None) -> None:
         self._rt = rt
+        self._rules = rules
         self._pd = pd
         self._regions = regions
         self._flights = Flights(rt)
@@ -45,7 +46,7 @@ class RegionLoader:
 
         Raises RegionUnavailable, DeadlineExceeded, and what asking PD raises.
         """
-        backoffer = Backoffer(self._rt, deadline)
+        backoffer = Backoffer(self._rt, deadline, self._rules)
         flight: tuple[str, bytes] = ("cold", b"")
         while True:
             region = self._regions.locate(key, self._rt.now())
@@ -75,7 +76,7 @@ class RegionLoader:
 
     async def locate_end(self, key: bytes, deadline: float) -> CachedRegion:
         """Return the region that holds the keys just below `key` (`b""`: the very last). Raises as `locate`."""
-        backoffer = Backoffer(self._rt, deadline)
+        backoffer = Backoffer(self._rt, deadline, self._rules)
         while True:
             region = self._regions.locate_end(key, self._rt.now())
             if region is not None:
@@ -130,7 +131,7 @@ class RegionLoader:
         return found
 
     async def _load_range(self, start_key: bytes, end_key: bytes, deadline: float) -> list[CachedRegion]:
-        backoffer = Backoffer(self._rt, deadline)
+        backoffer = Backoffer(self._rt, deadline, self._rules)
         found: list[CachedRegion] = []
         at = start_key
         while True:

@@ -25,10 +25,11 @@ from typing import Final, NamedTuple, Protocol
 from google.protobuf.message import DecodeError
 
 from pytikv.client import backoff
-from pytikv.client.backoff import Backoffer
+from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.pd_status import check_header, fatal_status
 from pytikv.client.pd_stream import LeaderSource, PdStream
 from pytikv.client.pool import ConnectionPool
+from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.errors import ConnectionFailed, InvalidArgument, Overloaded, ServerError, TikvError
 from pytikv.observe.telemetry import as_step
 from pytikv.proto import pdpb_pb2 as pdpb
@@ -70,11 +71,21 @@ class _Block(NamedTuple):
 class TsoClient:
     """The timestamp oracle of one cluster. Safe for many threads and tasks."""
 
-    def __init__(self, rt: Runtime, pool: ConnectionPool, source: PdSource, *, timeout_s: float = 3.0) -> None:
+    def __init__(
+        self,
+        rt: Runtime,
+        pool: ConnectionPool,
+        source: PdSource,
+        *,
+        timeout_s: float = 3.0,
+        rules: RetryRules | None = None,
+        guards: Guards | None = None,
+    ) -> None:
         self._rt = rt
+        self._rules = rules
         self._source = source
         self._timeout_s = timeout_s
-        self._stream = PdStream(rt, pool, source, TSO_PATH)
+        self._stream = PdStream(rt, pool, source, TSO_PATH, guards)
         self._combiner: Combiner[_Want, _Block] = Combiner(rt, self._flush, max_batch=MAX_BATCH, keeps_time=True)
         self._last = Timestamp(0)
         self._low = (Timestamp(0), float("-inf"))
@@ -125,11 +136,15 @@ class TsoClient:
         while True:
             try:
                 return await self._combiner.submit(_Want(count, deadline), deadline)
+            except Refused as error:
+                if backoffer is not None:  # another leader was looked for, and there is none
+                    raise copy.copy(error.error) from error
+                cause: Exception = error
             except RpcError as error:
                 fatal = fatal_status(error, "Tso", "PD")
                 if fatal is not None:
                     raise fatal from error
-                cause: Exception = error
+                cause = error
             except (ConnectionFailed, Overloaded) as error:
                 if deadline - self._rt.now() <= _LAST_S:
                     raise copy.copy(error) from error  # it is shared with the others who waited
@@ -137,12 +152,15 @@ class TsoClient:
             except TikvError as error:
                 raise copy.copy(error) from error
             except TimeoutError:
-                raise (backoffer or Backoffer(self._rt, deadline)).exhausted("PD gave no timestamp in time") from None
-            is_first, backoffer = backoffer is None, backoffer or Backoffer(self._rt, deadline)
+                raise (backoffer or self._backoffer(deadline)).exhausted("PD gave no timestamp in time") from None
+            is_first, backoffer = backoffer is None, backoffer or self._backoffer(deadline)
             if is_first and self._rt.now() < deadline:
                 backoffer.note(cause)  # a new leader is often there already
             else:
                 await backoffer.backoff(backoff.PD_RPC, cause)
+
+    def _backoffer(self, deadline: float) -> Backoffer:
+        return Backoffer(self._rt, deadline, self._rules)
 
     async def _flush(self, wants: list[_Want]) -> list[_Block]:
         """Serve all of `wants`, in one request where they fit. The first is the holder's own."""
