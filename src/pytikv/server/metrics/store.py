@@ -41,7 +41,7 @@ def type_of(rpc: str) -> str:
 
 @cache
 def command_of(rpc: str) -> str:
-    """Return what TiKV's storage and scheduler metrics call an RPC: KvPessimisticLock is ``acquire_pessimistic_lock``."""
+    """Return what TiKV's storage and scheduler metrics call an RPC: KvBatchRollback is ``rollback``."""
     name = type_of(rpc).removeprefix("kv_")
     return _COMMANDS.get(name, name)
 

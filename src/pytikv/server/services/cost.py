@@ -29,7 +29,7 @@ from pytikv.server.storage.spent import Spent
 __all__ = [
     "NOT_FOUND_DETAILS",
     "details_field",
-    "found_details",
+    "found_frame",
     "get_tail",
     "opened",
     "parts_of",
@@ -42,30 +42,33 @@ _FIELD: Final = "exec_details_v2"
 
 def _wide(ns: int) -> bytes:
     """Encode a number as a varint of five bytes."""
-    ns = min(max(ns, 0), _MOST)
+    if ns > _MOST:
+        ns = _MOST
     return bytes((ns & 127 | 128, ns >> 7 & 127 | 128, ns >> 14 & 127 | 128, ns >> 21 & 127 | 128, ns >> 28))
+
+
+_ZERO: Final = _wide(0)
 
 
 def tail(total_s: float) -> bytes:
     """Return the tail of every answer but KvGet's: how long the RPC took."""
     total = _wide(int(total_s * 1e9))
-    return b"".join((b"\x0a\x06\x20", total, b"\x22\x06\x28", total))  # time_detail, time_detail_v2
+    return b"\x0a\x06\x20%b\x22\x06\x28%b" % (total, total)  # time_detail, time_detail_v2
 
 
-def get_tail(total_s: float, process_s: float) -> bytes:
-    """Return the tail of KvGet's answer: how long the RPC took, and what of it was work."""
-    total_ns, process_ns = int(total_s * 1e9), int(process_s * 1e9)
-    total = _wide(total_ns)
-    return b"".join(
-        (
-            *(b"\x0a\x06\x20", total, b"\x22\x18\x08", _wide(total_ns - process_ns)),
-            *(b"\x10", _wide(process_ns), b"\x20", total, b"\x28", total),
-        )
-    )
+def get_tail(total_s: float, commands: int) -> bytes:
+    """Return the tail of KvGet's answer, which is one of so many that took so long together."""
+    total_ns = int(total_s * 1e9)
+    total = process = _wide(total_ns)
+    wait = _ZERO
+    if commands > 1:
+        process_ns = total_ns // commands
+        process, wait = _wide(process_ns), _wide(total_ns - process_ns)
+    return b"\x0a\x06\x20%b\x22\x18\x08%b\x10%b\x20%b\x28%b" % (total, wait, process, total, total)
 
 
 _TAIL_BYTES: Final = len(tail(0))
-_GET_TAIL_BYTES: Final = len(get_tail(0, 0))
+_GET_TAIL_BYTES: Final = len(get_tail(0, 1))
 
 
 def details_field(response: type[Message]) -> int:
@@ -96,9 +99,10 @@ NOT_FOUND_DETAILS: Final = _get_details(0, 0)
 
 
 @lru_cache(maxsize=4096)
-def found_details(key_bytes: int, value_bytes: int) -> bytes:
-    """Return what follows the body of a KvGet that found a value, open. `key_bytes`: of the key as clients know it."""
-    return _get_details(1, encoded_bytes(key_bytes) + value_bytes)
+def found_frame(key_bytes: int, value_bytes: int) -> tuple[bytes, bytes]:
+    """Return what stands before and behind the value that a KvGet found, open. `key_bytes`: of the request's key."""
+    head = b"\x1a" + varint(value_bytes) if value_bytes else b""
+    return head, _get_details(1, encoded_bytes(key_bytes) + value_bytes)
 
 
 def encoded_bytes(key_bytes: int) -> int:

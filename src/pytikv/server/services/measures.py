@@ -11,8 +11,8 @@ from typing import Final
 
 from pytikv.server.metrics.model import Histogram
 from pytikv.server.metrics.store import StoreMetrics, type_of
+from pytikv.server.services import cost
 from pytikv.server.services.clock import ServiceClock
-from pytikv.server.services.cost import get_tail, tail
 
 __all__ = ["Answer", "Measures"]
 
@@ -40,27 +40,37 @@ class Measures:
     def leave(self, answers: list[Answer], arrived: float) -> list[Answer]:
         """Close the answers of one message that leave now, all of them together, and count them."""
         elapsed = self._clock.now() - arrived
-        if len(answers) == 1:
-            slot, body, ident = answers[0]
+        count = len(answers)
+        slot, body, ident = answers[0]
+        if count == 1:
             self._histograms.get(slot, self._invalid).observe(elapsed)
-            if slot not in self._open_slots:
-                return answers
-            return [(slot, body + self._tail(slot == self._get_slot, elapsed, 1), ident)]
+            if slot in self._open_slots:
+                return [(slot, body + self._tail(slot, elapsed, 1), ident)]
+            return answers
+        self.metrics.answers_in_batch.observe(count)
         slots = [answer[0] for answer in answers]
+        if slots.count(slot) == count:  # one kind, as nearly always
+            self._histograms.get(slot, self._invalid).observe(elapsed, count)
+            if slot in self._open_slots:
+                tail = self._tail(slot, elapsed, count)
+                return [(slot, body + tail, ident) for _, body, ident in answers]
+            return answers
+        return self._leave_mixed(answers, slots, elapsed)
+
+    def _leave_mixed(self, answers: list[Answer], slots: list[int], elapsed: float) -> list[Answer]:
         kinds = set(slots)
         for slot in kinds:
             self._histograms.get(slot, self._invalid).observe(elapsed, slots.count(slot))
-        self.metrics.answers_in_batch.observe(len(answers))
-        if kinds.isdisjoint(self._open_slots):
-            return answers
-        tails = {slot: self._tail(slot == self._get_slot, elapsed, len(answers)) for slot in kinds & self._open_slots}
+        tails = {slot: self._tail(slot, elapsed, len(answers)) for slot in kinds & self._open_slots}
         return [(slot, body + tails[slot] if slot in tails else body, ident) for slot, body, ident in answers]
 
     def leave_one(self, rpc: str, body: bytes, arrived: float) -> bytes:
         """Close an answer that leaves by itself, and count it."""
         elapsed = self._clock.now() - arrived
         self._of(rpc).observe(elapsed)
-        return body + self._tail(rpc == _GET, elapsed, 1) if rpc in self._details else body
+        if rpc not in self._details:
+            return body
+        return body + (cost.get_tail(elapsed, 1) if rpc == _GET else cost.tail(elapsed))
 
     def failed(self, rpc: str) -> None:
         """A call ended without an answer."""
@@ -72,6 +82,5 @@ class Measures:
             found = self._types[rpc] = self.metrics.messages[type_of(rpc)]
         return found
 
-    @staticmethod
-    def _tail(is_get: bool, elapsed: float, commands: int) -> bytes:
-        return get_tail(elapsed, elapsed / commands) if is_get else tail(elapsed)
+    def _tail(self, slot: int, elapsed: float, commands: int) -> bytes:
+        return cost.get_tail(elapsed, commands) if slot == self._get_slot else cost.tail(elapsed)
