@@ -176,6 +176,7 @@ class Fleet:
         self._leaders = Leaders()
         self._tables: dict[int, _ReplicaTable] = {}
         self._pd: PdServer
+        self._causal_ts: CausalTs
         self._regions: list[metapb.Region] = []
 
     def _border(self, key: bytes) -> bytes:
@@ -189,6 +190,8 @@ class Fleet:
         url = (f"http://{PD}:{_PD_PORT}",)
         config = PdConfig(client_urls=url, peer_urls=url, max_replicas=len(self.numbers))
         self._pd = PdServer(EngineMeta(self.engine), config, time=rt.time, getrandbits=rt.rng.getrandbits)
+        # One for all: a leader that moves must not bring older timestamps (TiKV fetches new ones then).
+        self._causal_ts = CausalTs(self._pd.get_ts, _CAUSAL_BLOCK)
         self._bootstrap()
         routes = {path: self._browned(rt, route) for path, route in pd_routes(rt, self._pd).items()}
         self._listen(rt, _PD_PORT, routes)
@@ -225,7 +228,7 @@ class Fleet:
     def _start_store(self, rt: SimRuntime, number: int) -> None:
         engine, pd = self.engine, self._pd
         table = self._tables[number] = _ReplicaTable(engine, number, self._regions, self._leaders)
-        raw = open_raw(engine, self._api, now_s=rt.time, causal_ts=CausalTs(pd.get_ts, _CAUSAL_BLOCK))
+        raw = open_raw(engine, self._api, now_s=rt.time, causal_ts=self._causal_ts)
         txn = TxnStorage(engine, self._api, now_s=rt.time, current_ts=lambda: pd.get_ts(1))
         store = Store(number, pd.cluster_id, engine, self._api, raw, txn, table, pd, SplitLimits())
         rng = self.world.rng.child(f"station {number}")

@@ -187,6 +187,9 @@ class SimRuntime(Loop):
         """See `Runtime.is_alone`."""
         return False
 
+    def check_loop(self) -> None:
+        """See `Runtime.check_loop`: calls here are never another loop's."""
+
     def call_at(self, when: float, callback: Callable[[], None]) -> LoopTimer:
         """See `Runtime.call_at`."""
         timer = LoopTimer(self, callback)
