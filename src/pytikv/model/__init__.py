@@ -1,1 +1,13 @@
-"""Typed records over transactions: tables, keys, codecs, indexes. Public names are listed here as they come."""
+"""Typed records over transactions: tables of classes, with unique and secondary indexes.
+
+`Table` declares one; everything else serves it. Needs the extra `model` (msgspec) but for protobuf messages.
+"""
+
+from __future__ import annotations
+
+from pytikv.model.errors import CursorError, RowError, RowExists, SchemaError, UniqueViolation
+from pytikv.model.schema import Index
+from pytikv.model.table import Table
+from pytikv.model.tuples import Desc
+
+__all__ = ["CursorError", "Desc", "Index", "RowError", "RowExists", "SchemaError", "Table", "UniqueViolation"]

@@ -21,7 +21,7 @@ make smaller stays as it is. At most `MAX_VALUE_BYTES` are unpacked from one val
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError, Message
@@ -74,7 +74,7 @@ class RowCodec(Generic[R]):
         self._head = bytes((CODECS[codec],)) + _varint(version)
         self._packed_head = bytes((CODECS[codec] | _COMPRESSED,)) + self._head[1:]
 
-    def encode(self, record: R, names: Iterable[str] | None = None) -> bytes:
+    def encode(self, record: Any, names: Iterable[str] | None = None) -> bytes:
         """Return the value of a record, or of a group of its fields. Raises RowError for what the codec cannot take."""
         try:
             body: bytes = self._body.encode(record, names)
@@ -98,13 +98,20 @@ class RowCodec(Generic[R]):
                 f"holds a row that cannot be read as {self._records.cls.__name__}: {error}"
             ) from error
 
-    def decode_fields(self, values: Iterable[bytes], names: Iterable[str]) -> dict[str, Any]:
-        """Return some fields of a record from the values that hold them. Fields that are not there are left out."""
+    def decode_fields(self, values: Iterable[bytes], names: Collection[str]) -> dict[str, Any]:
+        """Return some fields of a record from the values that hold them. What was not stored has its default."""
         bodies = [self._open(value) for value in values]
         try:
-            return self._body.decode_fields(bodies, self._renamed, names)
+            found = self._body.decode_fields(bodies, self._renamed, names)
         except (ValueError, TypeError, DecodeError) as error:
             raise self._records.error(f"holds a row that cannot be read: {error}") from error
+        for name in names:
+            if name not in found:
+                default = self._records.fields[name].default
+                if default is None:
+                    raise self._records.error("is not in a stored row, and has no default", name)
+                found[name] = default()
+        return found
 
     def version_of(self, value: bytes) -> int:
         """Return the version of the schema that a value was written with; 0 for a plain one."""
@@ -170,7 +177,7 @@ def _decompress(body: bytes, records: Records[Any]) -> bytes:
 class _Body(Generic[R]):
     """The form of the bodies of one codec."""
 
-    def encode(self, record: R, names: Iterable[str] | None) -> bytes:
+    def encode(self, record: Any, names: Iterable[str] | None) -> bytes:
         raise TypeError("no codec")
 
     def decode(self, bodies: list[bytes], renamed: Mapping[str, str]) -> R:
@@ -211,9 +218,8 @@ class _MapBody(_Body[R]):
 
         return validate
 
-    def encode(self, record: R, names: Iterable[str] | None) -> bytes:
-        values = self._records.values(record)
-        chosen = values if names is None else {name: values[name] for name in names}
+    def encode(self, record: Any, names: Iterable[str] | None) -> bytes:
+        chosen = self._records.values(record, self._records.fields if names is None else names)
         wire = self._wire_names
         return self._encode({wire.get(name, name): value for name, value in chosen.items()} if wire else chosen)
 
@@ -261,7 +267,7 @@ class _ProtobufBody(_Body[R]):
         self._records = records
         self._cls = cast("type[Message]", records.cls)
 
-    def encode(self, record: R, names: Iterable[str] | None) -> bytes:
+    def encode(self, record: Any, names: Iterable[str] | None) -> bytes:
         message = cast("Message", record)
         if names is not None:
             part = self._cls()

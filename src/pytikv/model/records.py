@@ -11,10 +11,11 @@ codec). Pydantic models and protobuf messages check themselves as they are made.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pytikv.model.errors import RowError, SchemaError, shown
@@ -27,12 +28,16 @@ _KINDS: Final = "a dataclass, a msgspec Struct, a pydantic model or a generated 
 
 
 class Field(NamedTuple):
-    """One field of a class. `classes`: what its values are instances of; None where that is not checked."""
+    """One field of a class.
+
+    `classes`: what its values are instances of; None where that cannot be told. `default`: makes the value of a field
+    that was not stored; None where there must be one.
+    """
 
     name: str
     hint: Any
     classes: tuple[type, ...] | None
-    is_required: bool
+    default: Callable[[], Any] | None
 
 
 class Records(ABC, Generic[R]):
@@ -40,12 +45,14 @@ class Records(ABC, Generic[R]):
 
     kind: str
     default_codec = "json"
+    checks = True
 
     def __init__(self, cls: type[R], table: str, fields: tuple[Field, ...]) -> None:
         self.cls = cls
         self.table = table
         self.fields = {field.name: field for field in fields}
-        self._checked = [(field.name, field.classes) for field in fields if field.classes is not None]
+        self._checked = [(one.name, one.classes) for one in fields if one.classes is not None] if self.checks else []
+        self._floats = {one.name for one in fields if one.classes is not None and float in one.classes}
 
     def check(self, record: R) -> None:
         """Raise RowError for a record that is none of this class, or holds a value of another type than declared."""
@@ -68,9 +75,13 @@ class Records(ABC, Generic[R]):
         """Return a field's value."""
         return getattr(record, name)
 
+    def key_part(self, name: str, value: Any) -> Any:
+        """Return a field's value as keys hold it: an int in a field of floats sorts among them."""
+        return float(value) if name in self._floats and type(value) is int else value
+
     @abstractmethod
-    def values(self, record: R) -> dict[str, Any]:
-        """Return all fields by name, as the codecs take them."""
+    def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        """Return fields by name, as the codecs take them."""
 
     @abstractmethod
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
@@ -88,8 +99,8 @@ _MISSING: Final = object()
 class _Dataclass(Records[R]):
     kind = "dataclass"
 
-    def values(self, record: R) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in self.fields}
+    def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(record, name) for name in names}
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
@@ -101,8 +112,8 @@ class _Dataclass(Records[R]):
 class _Struct(Records[R]):
     kind = "struct"
 
-    def values(self, record: R) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in self.fields}
+    def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        return {name: getattr(record, name) for name in names}
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         import msgspec
@@ -115,10 +126,13 @@ class _Struct(Records[R]):
 
 class _Pydantic(Records[R]):
     kind = "pydantic"
+    checks = False
 
-    def values(self, record: R) -> dict[str, Any]:
-        dumped: dict[str, Any] = record.model_dump(mode="python")  # type: ignore[attr-defined]
-        return {name: dumped[name] for name in self.fields}
+    def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        if not isinstance(record, self.cls):  # the main fields of a stored row, by themselves
+            return {name: getattr(record, name) for name in names}
+        dumped: dict[str, Any] = record.model_dump(mode="python", include=set(names))  # type: ignore[attr-defined]
+        return dumped
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
@@ -131,6 +145,7 @@ class _Pydantic(Records[R]):
 
 class _Protobuf(Records[R]):
     kind = "protobuf"
+    checks = False
     default_codec = "protobuf"
 
     def get(self, record: R, name: str) -> Any:
@@ -140,8 +155,8 @@ class _Protobuf(Records[R]):
             return None
         return getattr(message, name)
 
-    def values(self, record: R) -> dict[str, Any]:
-        return {name: self.get(record, name) for name in self.fields}
+    def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        return {name: self.get(record, name) for name in names}
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
@@ -175,11 +190,14 @@ def records_of(cls: type[R], table: str) -> Records[R]:
         return _Struct(cls, table, _struct_fields(cls))
     if hasattr(cls, "model_fields") and hasattr(cls, "model_validate"):
         fields = tuple(
-            Field(name, info.annotation, None, info.is_required()) for name, info in found.model_fields.items()
+            Field(name, info.annotation, _classes(info.annotation), info.is_required())
+            for name, info in found.model_fields.items()
         )
         return _Pydantic(cls, table, fields)
     if hasattr(cls, "DESCRIPTOR") and hasattr(cls, "SerializeToString"):
-        return _Protobuf(cls, table, tuple(Field(one.name, None, None, False) for one in found.DESCRIPTOR.fields))
+        return _Protobuf(
+            cls, table, tuple(Field(one.name, None, None, lambda: None) for one in found.DESCRIPTOR.fields)
+        )
     raise SchemaError(f"table {table!r}: {cls.__name__} is not {_KINDS}")
 
 
@@ -192,19 +210,37 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _dataclass_fields(cls: type) -> tuple[Field, ...]:
     hints = _hints(cls)
-    missing = dataclasses.MISSING
     return tuple(
-        Field(one.name, hints[one.name], _classes(hints[one.name]), one.default is missing is one.default_factory)
+        Field(one.name, hints[one.name], _classes(hints[one.name]), _dataclass_default(one))
         for one in dataclasses.fields(cls)
         if one.init
     )
 
 
+def _dataclass_default(field: dataclasses.Field[Any]) -> Callable[[], Any] | None:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory
+    value = field.default
+    return None if value is dataclasses.MISSING else lambda: value
+
+
 def _struct_fields(cls: Any) -> tuple[Field, ...]:
+    import msgspec
+
     hints = _hints(cls)
-    names: tuple[str, ...] = cls.__struct_fields__
-    required = len(names) - len(cls.__struct_defaults__)
-    return tuple(Field(name, hints[name], _classes(hints[name]), at < required) for at, name in enumerate(names))
+    found = []
+    for one in msgspec.structs.fields(cls):
+        default: Callable[[], Any] | None = None
+        if one.default_factory is not msgspec.NODEFAULT:
+            default = one.default_factory
+        elif one.default is not msgspec.NODEFAULT:
+            default = functools.partial(lambda value: value, one.default)
+        found.append(Field(one.name, hints[one.name], _classes(hints[one.name]), default))
+    return tuple(found)
+
+
+def _pydantic_default(field: Any) -> Callable[[], Any] | None:
+    return None if field.is_required() else functools.partial(field.get_default, call_default_factory=True)
 
 
 def _classes(hint: Any) -> tuple[type, ...] | None:

@@ -82,6 +82,11 @@ class Transaction:
         """Whether it has begun and not ended."""
         return self._core.is_open
 
+    @property
+    def is_pessimistic(self) -> bool:
+        """Whether it locks keys as it writes them."""
+        return self._core.is_pessimistic
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:

@@ -201,6 +201,11 @@ class AsyncTransaction:
         """Whether it has begun and not ended."""
         return self._life.state is State.OPEN
 
+    @property
+    def is_pessimistic(self) -> bool:
+        """Whether it locks keys as it writes them."""
+        return self._options.pessimistic
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes) -> bytes | None:

@@ -1,0 +1,193 @@
+"""Where rows and index entries lie: the bytes of their keys, and what entries hold.
+
+    row             (table, 0[, shard], *key)              the fields that no group holds (codecs)
+    field group     (table, 1[, shard], *key, group)       the fields of the group
+    unique entry    (table, index[, shard], *values)       the row's key [, and covered fields]
+    other entries   (table, index[, shard], *values, *key) nothing [, or covered fields]
+
+all as tuples (`tuples.encode`) behind the table's `prefix`. Parts that descend are `Desc`. A unique index has an entry
+of the other form for values with a None among them, which any number of rows may share. The value of an entry is 01,
+since an empty value is none to some clients, and a tuple: `(key,)`, of the other form `(None,)`, with the covered
+fields as the codec's bytes for a second part.
+
+The shard of a row is crc32 of its key's bytes, modulo `shards`. A unique entry's is that of its values, by which it
+must be found.
+
+Pure. With text keys, `text_keys.TextLayout` takes this one's place.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from pytikv.errors import InvalidArgument
+from pytikv.model.codecs import RowCodec
+from pytikv.model.errors import shown
+from pytikv.model.records import Records
+from pytikv.model.schema import IndexSchema, Part, TableSchema
+from pytikv.model.tuples import Desc, decode, encode, prefix_range
+
+__all__ = ["Entry", "Layout", "Span"]
+
+_ROWS: Final = 0
+_GROUPS: Final = 1
+_ENTRY_HEAD: Final = b"\x01"
+
+Span = tuple[bytes, bytes]
+"""A range of keys, half-open."""
+
+
+class Entry(NamedTuple):
+    """An index entry of a row. `is_exclusive`: no other row may have it."""
+
+    key: bytes
+    value: bytes
+    index_name: str
+    values: tuple[Any, ...]
+    is_exclusive: bool
+
+
+class Layout:
+    """The layout of one table. Immutable."""
+
+    def __init__(self, schema: TableSchema, records: Records[Any], codec: RowCodec[Any]) -> None:
+        self.schema = schema
+        self._records = records
+        self._codec = codec
+        self._rows_head = schema.prefix + encode((schema.name, _ROWS))
+        self._groups_head = schema.prefix + encode((schema.name, _GROUPS))
+        self._index_heads = {name: schema.prefix + encode((schema.name, name)) for name in schema.indexes}
+        self._shards = [encode((shard,)) for shard in range(schema.shards)]
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def key_of(self, record: Any) -> tuple[Any, ...]:
+        """Return the key of a record, as values."""
+        return tuple(self._part(part, self._records.get(record, part.field)) for part in self.schema.key)
+
+    def key_from(self, key: Any) -> tuple[Any, ...]:
+        """Return a key that a caller gave: one value, or a tuple of as many as the key has parts."""
+        parts = self.schema.key
+        values = key if isinstance(key, tuple) and len(parts) > 1 else (key,)
+        if len(values) != len(parts):
+            fields = ", ".join(self.schema.key_fields)
+            raise self._records.error(f"has a key of {len(parts)} parts ({fields}), not {shown(key)}")
+        return tuple(self._part(part, value) for part, value in zip(parts, values, strict=True))
+
+    def _part(self, part: Part, value: Any) -> Any:
+        return self._records.key_part(part.field, value)
+
+    def encoded_key(self, key: Sequence[Any]) -> bytes:
+        """Return the bytes of a row's key, without what stands before it. Raises RowError."""
+        return self._encode(self.schema.key, key, "the key")
+
+    def _encode(self, parts: Sequence[Part], values: Sequence[Any], what: str) -> bytes:
+        try:
+            return encode(
+                [Desc(value) if part.is_descending else value for part, value in zip(parts, values, strict=False)]
+            )
+        except InvalidArgument as error:
+            raise self._records.error(f"cannot put {shown(tuple(values))} into {what}: {error}") from error
+
+    def row_key(self, encoded_key: bytes) -> bytes:
+        """Return where a row lies."""
+        return self._rows_head + self._shard(encoded_key) + encoded_key
+
+    def group_key(self, encoded_key: bytes, group: str) -> bytes:
+        """Return where a group of a row's fields lies."""
+        return self._groups_head + self._shard(encoded_key) + encoded_key + encode((group,))
+
+    def _shard(self, data: bytes) -> bytes:
+        return self._shards[zlib.crc32(data) % len(self._shards)] if self._shards else b""
+
+    def key_of_row(self, row_key: bytes) -> tuple[Any, ...]:
+        """Return the key, as values, of a row that lies at `row_key`."""
+        return self._plain(decode(row_key[len(self._rows_head) :])[1 if self._shards else 0 :])
+
+    @staticmethod
+    def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(value.value if isinstance(value, Desc) else value for value in values)
+
+    def sort_key(self, stored_key: bytes, index: str | None) -> bytes:
+        """Return what a row or an entry sorts by among those of all shards."""
+        head = self._rows_head if index is None else self._index_heads[index]
+        rest = stored_key[len(head) :]
+        return rest if not self._shards else rest[len(encode(decode(rest)[:1])) :]
+
+    def spans(self, index: str | None, start: bytes, end: bytes | None) -> list[Span]:
+        """Return the ranges, one a shard, of rows (index None) or of entries from `start` to `end` (None: all).
+
+        `start` and `end` are encoded parts, without what stands before them.
+        """
+        head = self._rows_head if index is None else self._index_heads[index]
+        heads = [head + shard for shard in self._shards] if self._shards else [head]
+        return [(one + start, prefix_range(one)[1] if end is None else one + end) for one in heads]
+
+    def everything(self) -> list[Span]:
+        """Return the ranges of all that the table has stored."""
+        heads = [self._rows_head, self._groups_head, *self._index_heads.values()]
+        return [prefix_range(head) for head in heads]
+
+    # --- index entries ------------------------------------------------------------------------------------------------
+
+    def entries(self, index: IndexSchema, record: Any, encoded_key: bytes, key: tuple[Any, ...]) -> Iterator[Entry]:
+        """Return the entries of a record in an index. Raises RowError for values that cannot stand in one."""
+        if index.where is not None and not index.where(record):
+            return
+        for values in self._values(index, record):
+            yield self._entry(index, record, values, encoded_key, key)
+
+    def _values(self, index: IndexSchema, record: Any) -> Iterator[tuple[Any, ...]]:
+        values = tuple(self._part(part, self._records.get(record, part.field)) for part in index.parts)
+        if index.each is None:
+            yield values
+            return
+        at = index.fields.index(index.each)
+        if values[at] is None:
+            return
+        if isinstance(values[at], (str, bytes)) or not isinstance(values[at], Iterable):
+            raise self._records.error(f"is indexed by its elements, and holds {shown(values[at])}", index.each)
+        for element in dict.fromkeys(values[at]):
+            yield (*values[:at], element, *values[at + 1 :])
+
+    def _entry(
+        self, index: IndexSchema, record: Any, values: tuple[Any, ...], encoded_key: bytes, key: tuple[Any, ...]
+    ) -> Entry:
+        encoded = self._encode(index.parts, values, f"index {index.name!r}")
+        is_exclusive = index.is_unique and None not in values
+        held: list[Any] = [key if is_exclusive else None]
+        if index.covering:
+            held.append(self._codec.encode(record, index.covering))
+        where = self._shard(encoded) + encoded if is_exclusive else self._shard(encoded_key) + encoded + encoded_key
+        value = _ENTRY_HEAD + encode(held)
+        return Entry(self._index_heads[index.name] + where, value, index.name, values, is_exclusive)
+
+    def unique_key(self, index: IndexSchema, values: Sequence[Any]) -> bytes:
+        """Return where the entry of a unique index for some values lies (none of them None)."""
+        encoded = self._encode(index.parts, values, f"index {index.name!r}")
+        return self._index_heads[index.name] + self._shard(encoded) + encoded
+
+    def index_prefix(self, parts: Sequence[Part], values: Sequence[Any], what: str) -> bytes:
+        """Return the bytes that keys or entries begin with whose first parts have some values."""
+        return self._encode(parts[: len(values)], values, what)
+
+    def read_entry(self, index: IndexSchema, key: bytes, value: bytes) -> tuple[tuple[Any, ...], bytes | None]:
+        """Return a row's key, and the covered fields as the codec's bytes, from one of its entries. Raises RowError."""
+        try:
+            held = decode(value[len(_ENTRY_HEAD) :])
+            if held[0] is not None:
+                row_key = held[0]
+            else:
+                parts = decode(key[len(self._index_heads[index.name]) :])
+                row_key = self._plain(parts[(1 if self._shards else 0) + len(index.parts) :])
+            return row_key, held[1] if len(held) > 1 else None
+        except (InvalidArgument, IndexError) as error:
+            raise self._records.error(f"has an entry in index {index.name!r} that cannot be read: {error}") from error
+
+    def entry_values(self, index: IndexSchema, key: bytes) -> tuple[Any, ...]:
+        """Return the values of the index's parts from an entry's key."""
+        parts = decode(key[len(self._index_heads[index.name]) :])
+        first = 1 if self._shards else 0
+        return self._plain(parts[first : first + len(index.parts)])
