@@ -81,6 +81,9 @@ class Step(NamedTuple):
     the number of timestamps in the request; else a short text or None."""
 
 
+_new_tuple = tuple.__new__
+
+
 class Sink:
     """Whoever listens: a base class. All three are called in the thread of the call, and must not raise.
 
@@ -155,7 +158,7 @@ class CallRecord:
         detail: Any = None,
     ) -> None:
         """Note a step that has ended and pass it on."""
-        step = Step(kind, name, began, ended, status, store, detail)
+        step = _new_tuple(Step, (kind, name, began, ended, status, store, detail))  # half the time of Step(...)
         steps = self.steps
         if not steps:
             self.steps = [step]
