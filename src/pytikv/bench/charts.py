@@ -1,0 +1,81 @@
+"""The one place that knows the library `pygal` (extra `bench`): charts as SVG to stand inside a page.
+
+No script, no font and no style is loaded from anywhere: the picture is whole by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pytikv.errors import ConfigError
+
+__all__ = ["COLORS", "lines", "lines_by_name"]
+
+COLORS: Final = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c2255c", "#0b7285", "#e67700", "#495057")
+_WIDTH: Final = 900
+_HEIGHT: Final = 320
+
+Points = Sequence[tuple[float, float]]
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("pygal")
+    except ImportError:
+        raise ConfigError('charts need pygal: pip install "pytikv[bench]"') from None
+
+
+def _options(unit: str) -> dict[str, Any]:
+    style = importlib.import_module("pygal.style").Style(
+        background="transparent",
+        plot_background="transparent",
+        foreground="#333",
+        foreground_strong="#111",
+        foreground_subtle="#999",
+        opacity=".9",
+        guide_stroke_color="#ddd",
+        major_guide_stroke_color="#bbb",
+        font_family="system-ui, sans-serif",
+        label_font_size=12,
+        major_label_font_size=12,
+        legend_font_size=13,
+        title_font_size=14,
+        value_font_size=11,
+        colors=COLORS,
+    )
+    return {
+        "style": style,
+        "js": [],
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "explicit_size": True,
+        "disable_xml_declaration": True,
+        "show_dots": False,
+        "stroke_style": {"width": 2},
+        "legend_at_bottom": True,
+        "legend_at_bottom_columns": 4,
+        "legend_box_size": 12,
+        "margin": 12,
+        "y_title": unit,
+        "value_formatter": lambda value: f"{value:,.0f}" if value >= 10 else f"{value:.3g}",
+    }
+
+
+def lines(series: Mapping[str, Points], *, unit: str, x_title: str) -> str:
+    """Return a chart of lines through points of (x, y), as the text of an SVG element; y begins at 0."""
+    top = max((y for points in series.values() for _, y in points), default=1.0) or 1.0
+    chart = _library().XY(**_options(unit), x_title=x_title, range=(0, top * 1.05))
+    for name, points in series.items():
+        chart.add(name, list(points), show_dots=len(points) == 1)
+    return str(chart.render(is_unicode=True))
+
+
+def lines_by_name(names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str) -> str:
+    """Return a chart of lines over named places, with a logarithmic scale, as the text of an SVG element."""
+    chart = _library().Line(**{**_options(unit), "show_dots": True, "dots_size": 3}, logarithmic=True)
+    chart.x_labels = list(names)
+    for name, values in series.items():
+        chart.add(name, list(values))
+    return str(chart.render(is_unicode=True))
