@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from pytikv.demo.latency import Latencies
     from pytikv.demo.run import DemoReport, Plan
+    from pytikv.demo.traffic import TrafficReport
 
 __all__ = ["register"]
 
@@ -40,6 +42,12 @@ def demo(
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table; none: all.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Batches on their way at once while loading.")] = 4,
     buyers: Annotated[int, typer.Option(min=0, max=256, help="Buyers of seats at once; 0: no sale.")] = 64,
+    serve_metrics: Annotated[
+        str | None, typer.Option(metavar="[HOST:]PORT", help="Serve the clients' metrics for Prometheus there.")
+    ] = None,
+    keep: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Go on with traffic for so long afterwards; Ctrl-C ends it.")
+    ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Load airports and flights, read them back, compare everything, then sell seats to many buyers at once.
@@ -53,26 +61,46 @@ def demo(
 
     plan = Plan(rows=rows, jobs=jobs, buyers=buyers)
     target = f"embedded://{quote(path)}" if path is not None else url or ""
-    if target:
-        report = _run(target, plan)
-    else:
-        target = "embedded:// in a temporary directory"
-        with tempfile.TemporaryDirectory(prefix="pytikv-demo-") as directory:
-            report = _run(f"embedded://{directory}/store", plan)
-    _print(report, target, as_json=as_json)
+    with _metrics(serve_metrics), tempfile.TemporaryDirectory(prefix="pytikv-demo-") as directory:
+        report, traffic = _run(target or f"embedded://{directory}/store", plan, keep)
+    _print(report, traffic, target or "embedded:// in a temporary directory", as_json=as_json)
     if not report.ok:
         raise typer.Exit(FAILED)
 
 
-def _run(url: str, plan: Plan) -> DemoReport:
+def _metrics(address: str | None) -> contextlib.AbstractContextManager[object]:
+    """Serve the metrics of this process's clients, for the length of the block."""
+    if address is None:
+        return contextlib.nullcontext()
+    from pytikv.errors import InvalidArgument
+    from pytikv.observe.metrics import serve
+
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise InvalidArgument(f"metrics are served at PORT or HOST:PORT, not at {address!r}")
+    server = serve(int(port), host.strip("[]") or "127.0.0.1")
+    output.note(f"metrics at {server.url}")
+    return contextlib.closing(server)
+
+
+def _run(url: str, plan: Plan, keep_s: float) -> tuple[DemoReport, TrafficReport | None]:
     from pytikv.demo.run import Demo
+    from pytikv.demo.traffic import Traffic
 
     with (
         raw_client(url) as client,
         transaction_client(url, timeout=60.0) as db,
         output.progress(known=True) as bar,
     ):
-        return Demo(client, db, plan, _Bar(bar)).run()
+        shown = _Bar(bar)
+        report = Demo(client, db, plan, shown).run()
+        if not keep_s or not report.ok:
+            return report, None
+        shown.stage(f"traffic for {keep_s:,.0f} s", None)
+        traffic = Traffic(client, db)
+        with contextlib.suppress(KeyboardInterrupt):
+            traffic.run(keep_s)
+        return report, traffic.report
 
 
 class _Bar:
@@ -95,9 +123,9 @@ class _Bar:
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
-def _print(report: DemoReport, target: str, *, as_json: bool) -> None:
+def _print(report: DemoReport, traffic: TrafficReport | None, target: str, *, as_json: bool) -> None:
     if as_json:
-        output.print_json(_record(report, target))
+        output.print_json(_record(report, target) | ({"traffic": traffic.summary()} if traffic else {}))
         return
     _print_latencies(report)
     _print_histograms(report.operations)
@@ -108,6 +136,9 @@ def _print(report: DemoReport, target: str, *, as_json: bool) -> None:
     for sale in report.sales:
         for problem in sale.problems[:_MISMATCHES_SHOWN]:
             output.note(f"WRONG BOOKS ({sale.strategy}): {problem}")
+    if traffic is not None:
+        errors = ", ".join(f"{count:,} {code}" for code, count in traffic.errors.most_common()) or "none"
+        output.line(f"traffic: {traffic.calls.total():,} calls in {traffic.seconds:,.1f} s; errors: {errors}")
     output.line(_summary(report, target))
 
 
@@ -196,5 +227,9 @@ def _summary(report: DemoReport, target: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    examples = ["pytikv demo", "pytikv demo /tmp/store", "pytikv demo --url tikv://127.0.0.1:2379"]
+    examples = [
+        "pytikv demo",
+        "pytikv demo /tmp/store",
+        "pytikv demo --url tikv://127.0.0.1:2379 --serve-metrics 9464 --keep 600",
+    ]
     add_command(app, demo, *examples, panel="Start here")

@@ -228,8 +228,8 @@ Who is scraped (edit these files at any time, Prometheus reads them again by its
 
 ## Start
 
-1. Let each program serve its metrics: `client.serve_metrics("127.0.0.1:9464")`, with `pip install "pytikv[metrics]"`.
-   For a look without a program: `pytikv demo --serve-metrics 127.0.0.1:9464 --keep 600`.
+1. Let each program serve its metrics: `client.serve_metrics(port=9464)`, with `pip install "pytikv[metrics]"`. For a
+   look without a program: `pytikv demo --url tikv://... --serve-metrics 9464 --keep 600`.
 2. With containers: `docker compose up -d`, then open http://127.0.0.1:3000 (Grafana; the dashboards are in the folder
    TiKV) and http://127.0.0.1:9090/alerts. The services use the host's network, so that 127.0.0.1 is this machine.
 3. Without: `prometheus --config.file=prometheus.yml --web.listen-address=127.0.0.1:9090` in this directory, and import
