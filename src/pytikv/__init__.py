@@ -14,6 +14,7 @@ from pytikv.config import TLS, ClientConfig
 from pytikv.errors import (
     AssertionFailed,
     BatchError,
+    CircuitOpen,
     ClientClosed,
     CommitUndetermined,
     ConfigError,
@@ -40,9 +41,19 @@ from pytikv.errors import (
     WrongType,
     redact_keys,
 )
+from pytikv.interceptors import Interceptor, Proceed, RpcInfo
+from pytikv.policies import (
+    BreakerPolicy,
+    BulkheadPolicy,
+    KindPolicy,
+    LimitPolicy,
+    RetryBudgetPolicy,
+    RetryPolicy,
+)
 from pytikv.types import KEEP, Checksum, CompareAndSwap, Consistency, KeyRange, Timestamp, Versioned
 
 if TYPE_CHECKING:
+    from pytikv import logging
     from pytikv.client.blocking import RawClient
     from pytikv.client.raw import AsyncRawClient
     from pytikv.client.txn.admin.gc import GcReport
@@ -55,6 +66,7 @@ if TYPE_CHECKING:
     from pytikv.client.txn.options import ReadOptions, TxnOptions
     from pytikv.client.txn.snapshot import AsyncSnapshot
     from pytikv.client.txn.transaction import AsyncTransaction
+    from pytikv.observe.profile import profile
 
 __all__ = [
     "KEEP",
@@ -65,7 +77,10 @@ __all__ = [
     "AsyncTransaction",
     "AsyncTransactionClient",
     "BatchError",
+    "BreakerPolicy",
+    "BulkheadPolicy",
     "Checksum",
+    "CircuitOpen",
     "ClientClosed",
     "ClientConfig",
     "CommitUndetermined",
@@ -77,10 +92,13 @@ __all__ = [
     "Deadlock",
     "GcReport",
     "GcState",
+    "Interceptor",
     "InvalidArgument",
     "KeyExists",
     "KeyLocked",
     "KeyRange",
+    "KindPolicy",
+    "LimitPolicy",
     "LockInfo",
     "LockTimeout",
     "MvccInfo",
@@ -88,10 +106,14 @@ __all__ = [
     "MvccVersion",
     "Outcome",
     "Overloaded",
+    "Proceed",
     "Progress",
     "RawClient",
     "ReadOptions",
     "RegionUnavailable",
+    "RetryBudgetPolicy",
+    "RetryPolicy",
+    "RpcInfo",
     "ServerError",
     "Snapshot",
     "SnapshotTooOld",
@@ -112,6 +134,8 @@ __all__ = [
     "__version__",
     "context",
     "deadline",
+    "logging",
+    "profile",
     "redact_keys",
 ]
 
@@ -133,15 +157,19 @@ _LAZY = {
     "Transaction": "pytikv.client.txn.blocking",
     "TransactionClient": "pytikv.client.txn.blocking",
     "TxnOptions": "pytikv.client.txn.options",
+    "profile": "pytikv.observe.profile",
 }
+_LAZY_MODULES = frozenset({"logging", "observe"})
 
 
 def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
-    if module is None:
+    if module is None and name not in _LAZY_MODULES:
         raise AttributeError(f"module 'pytikv' has no attribute {name!r}")
     import importlib
 
+    if module is None:
+        return importlib.import_module(f"pytikv.{name}")
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value

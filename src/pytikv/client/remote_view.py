@@ -44,7 +44,9 @@ class RemoteView:
         self._cluster = cluster
         self._codec = codec
         contexts = ContextMaker(config, codec, cluster.cluster_id)
-        self._sender = RequestSender(cluster.rt, config, contexts, cluster.pool, cluster.regions, cluster.stores)
+        self._sender = RequestSender(
+            cluster.rt, config, contexts, cluster.pool, cluster.regions, cluster.stores, cluster.guards
+        )
         self._map = RegionMap(cluster.rt, codec, cluster.regions, cluster.locator)
         # What the fast path reads, one attribute deep.
         self._now = cluster.rt.now
@@ -56,7 +58,7 @@ class RemoteView:
         self._channel: Callable[[str, float], Coroutine[Any, Any, AnyChannel]] = cluster.pool.channel
         self._contexts = contexts
         self._context_key = contexts.key
-        self._reads_at_leader = config.replica_read == "leader"
+        self._reads_at_leader = config.replica_read == "leader" and config.hedge_after_ms is None
         cluster.follow(self)
 
     def use_pool(self, pool: AnyPool) -> None:

@@ -113,6 +113,20 @@ class ReplicaSelector:
             self._of(choice.peer).attempts += 1
         return choice
 
+    def other(self, peer: Peer) -> Choice | None:
+        """Choose a replica in good health to ask for a read beside `peer`, and count the attempt; None without one."""
+        peers = [one for one in self._readable() if one.id != peer.id and self._health(one) is Health.GOOD]
+        if self._policy == "leader" or not peers:
+            return None
+        choice = self._best(peers)
+        self._of(choice.peer).attempts += 1
+        return choice
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is a replica that could still be asked."""
+        return any(self._can_serve(peer) for peer in self.region.peers)
+
     def asked(self, peer: Peer) -> Choice:
         """Count an attempt that was made before anything was chosen: `peer` was asked as the leader."""
         self._of(peer).attempts += 1
@@ -185,13 +199,18 @@ class ReplicaSelector:
         ]
 
     def _next_for_replica(self) -> Choice | None:
-        peers = [
+        peers = self._readable()
+        return self._best(peers) if peers else self._next_for_leader()
+
+    def _readable(self) -> list[Peer]:
+        """Return the peers that may serve a replica read now."""
+        return [
             peer
             for peer in self.region.peers
             if self._can_serve(peer) and peer.id not in self.region.down_peer_ids and not self._of(peer).is_busy
         ]
-        if not peers:
-            return self._next_for_leader()
+
+    def _best(self, peers: list[Peer]) -> Choice:
         count = len(self.region.peers)
         order = {peer.id: (index + self._rotation) % count for index, peer in enumerate(self.region.peers)}
         peer = min(peers, key=lambda one: (*self._preference(one), order[one.id]))

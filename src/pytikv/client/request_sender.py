@@ -18,6 +18,10 @@ or waits (`backoff`); it carries their decisions out and keeps account of what b
   call before one came says UNDETERMINED.
 * A compare-and-swap is never sent twice after its answer was lost.
 
+* What the client's own guards refuse (an open breaker, a full queue) was not sent. Another replica is asked where one
+  may serve; else the call ends with that at once.
+* A read may be hedged (`hedge_after_ms`): another replica is asked too when the first one takes long.
+
 `send` raises `RegionStale` when the keys must be located again; the wait that this takes has been slept by then. Only
 callers know how to group keys anew.
 
@@ -28,26 +32,30 @@ without a wait (another leader, new regions) by `_QUICK_STEPS` a call, after whi
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from pytikv.ambient import current_context
 from pytikv.call_context import CallContext
 from pytikv.client import backoff
-from pytikv.client.backoff import Backoffer
+from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.contexts import NO_EXTRA, ContextMaker, Extra, ReadAs
 from pytikv.client.region_cache import CachedRegion, RegionCache, Route
 from pytikv.client.region_errors import Action, Verdict, classify
 from pytikv.client.replica_selector import Choice, Health, ReplicaSelector, StoreView, is_tiflash
+from pytikv.client.resilience.guard import Guards, Refused
+from pytikv.client.resilience.hedging import Hedger, race
 from pytikv.client.rpc_errors import fatal_error, is_transient
 from pytikv.client.rpcs import REGION_ERROR, Kind, Rpc
 from pytikv.client.store_cache import CachedStore, StoreCache
-from pytikv.config import ClientConfig
-from pytikv.errors import ConnectionFailed, DeadlineExceeded, Outcome, TikvError
+from pytikv.config import ClientConfig, ReplicaRead
+from pytikv.errors import CircuitOpen, ConnectionFailed, DeadlineExceeded, Outcome, TikvError
+from pytikv.observe.telemetry import current_record
 from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.interface import Runtime
 from pytikv.types import Peer, Region
-from pytikv.wire.channel import Metadata
+from pytikv.wire.channel import ClientChannel, Metadata
 from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
 __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
@@ -81,6 +89,13 @@ class ChannelSource(Protocol):
 
     def forget(self, address: str) -> None:
         """Close the connections to an address."""
+
+    async def open_apart(self, address: str, deadline: float) -> ClientChannel:
+        """Open a connection that is no one else's."""
+        ...
+
+    def close_apart(self, channel: ClientChannel) -> None:
+        """End a connection made by `open_apart`."""
 
 
 class RegionStale(Exception):
@@ -129,8 +144,16 @@ class RequestSender:
         pool: ChannelSource,
         regions: RegionCache,
         stores: StoreCache,
+        guards: Guards | None = None,
     ) -> None:
         self._rt = rt
+        self._guards = guards
+        self._rules = RetryRules.of(config.retry, guards.budget if guards is not None else None)
+        after = config.hedge_after_ms
+        self._hedger = Hedger(after, config.hedge_ratio) if after is not None else None
+        # Who wants reads hedged wants another replica to serve them where the leader does not.
+        is_hedged = after is not None and config.replica_read == "leader"
+        self._usual_policy: ReplicaRead = "prefer_leader" if is_hedged else config.replica_read
         self._config = config
         self._contexts = contexts
         self._rpc_timeout_s = config.rpc_timeout
@@ -144,7 +167,7 @@ class RequestSender:
 
     def call(self, deadline: float) -> Call:
         """Open the account of a call that ends at `deadline`."""
-        return Call(Backoffer(self._rt, deadline), context=current_context())
+        return Call(Backoffer(self._rt, deadline, self._rules), context=current_context())
 
     async def send(self, rpc: Rpc, region: CachedRegion, body: bytes, call: Call, extra: Extra = NO_EXTRA) -> bytes:
         """Send a request, given without its context, to `region`. Returns the answer's bytes, free of region errors.
@@ -190,6 +213,10 @@ class RequestSender:
 
     async def take_failure(self, rpc: Rpc, peer: Peer, error: RpcError, call: Call) -> None:
         """As `take`, for an RPC that failed on a fast path."""
+        if isinstance(error, Refused):
+            if isinstance(error.error, CircuitOpen):
+                return  # another replica may serve; `send` finds out
+            raise error.error
         store = self._stores.entry(peer.store_id)
         try:
             await self._on_rpc_error(rpc, error, store, call, quick=True)
@@ -211,17 +238,18 @@ class RequestSender:
         met: Met | None,
     ) -> bytes | None:
         """Ask one replica, or digest what came of asking it. None: not answered; what was learnt is noted, slept on."""
-        peer = choice.peer
         if met is None:
-            route = region.route_to(peer.store_id)
-            store = await self._usable_store(choice, selector, call)
-            if route is None or store is None:
-                selector.on_refused(peer)
-                return None
-            met = await self._exchange(rpc, region, route, _read_as(choice), body, call, extra)
-        else:
-            store = self._stores.entry(peer.store_id)
-        if isinstance(met, ConnectionFailed):  # nothing was sent
+            if self._hedger is not None and not self._is_for_leader(rpc, extra):
+                met, choice = await self._ask_twice(self._hedger, rpc, region, choice, body, selector, call, extra)
+            else:
+                met = await self._ask(rpc, region, choice, body, selector, call, extra)
+        peer = choice.peer
+        store = self._stores.entry(peer.store_id)
+        if met is None:
+            selector.on_refused(peer)
+        elif isinstance(met, Refused):
+            self._on_refused(rpc, region, met, selector, peer, call, extra)
+        elif isinstance(met, ConnectionFailed):  # nothing was sent
             await self._on_unreachable(store, met, selector, peer, call)
         elif isinstance(met, RpcError):
             if await self._on_rpc_error(rpc, met, store, call, quick=selector.attempts(peer) == 1):
@@ -233,10 +261,77 @@ class RequestSender:
             await self._on_region_error(rpc, region, peer, met, selector, call)
         return None
 
+    async def _ask(
+        self,
+        rpc: Rpc,
+        region: CachedRegion,
+        choice: Choice,
+        body: bytes,
+        selector: ReplicaSelector,
+        call: Call,
+        extra: Extra,
+        *,
+        is_apart: bool = False,
+    ) -> Met | None:
+        """Ask one replica, once; None where it turns out that it cannot be asked."""
+        route = region.route_to(choice.peer.store_id)
+        store = await self._usable_store(choice, selector, call)
+        if route is None or store is None:
+            return None
+        return await self._exchange(rpc, region, route, _read_as(choice), body, call, extra, is_apart=is_apart)
+
+    async def _ask_twice(
+        self,
+        hedger: Hedger,
+        rpc: Rpc,
+        region: CachedRegion,
+        choice: Choice,
+        body: bytes,
+        selector: ReplicaSelector,
+        call: Call,
+        extra: Extra,
+    ) -> tuple[Met | None, Choice]:
+        """Ask a replica for a read, and another one too when it takes long; returns what came of whom."""
+        address = self._stores.entry(choice.peer.store_id).address
+        began = self._rt.now()
+        first = self._ask(rpc, region, choice, body, selector, call, extra)
+        delay_s = hedger.begin(address, rpc.name)
+        hedge_began, is_hedged, other = 0.0, False, choice
+
+        def second() -> Coroutine[Any, Any, Met | None] | None:
+            nonlocal hedge_began, is_hedged, other
+            if not hedger.withdraw():
+                return None
+            hedge_began, is_hedged = self._rt.now(), True
+            other = selector.other(choice.peer) or choice
+            # A replica that is alone is asked once more over a connection of its own: the trouble may lie there.
+            return self._ask(rpc, region, other, body, selector, call, extra, is_apart=other is choice)
+
+        if delay_s is None:
+            met, is_second = await first, False
+        else:
+            met, is_second = await race(self._rt, first, second, delay_s, _is_answer)
+        now = self._rt.now()
+        hedger.note(address, rpc.name, now - began)
+        record = current_record()
+        if record is not None and is_hedged:
+            store = self._stores.entry(other.peer.store_id)
+            record.step("hedge", "won" if is_second else "lost", hedge_began, now, "ok", store.address)
+        return met, other if is_second else choice
+
     async def _exchange(
-        self, rpc: Rpc, region: CachedRegion, route: Route, read_as: ReadAs, body: bytes, call: Call, extra: Extra
+        self,
+        rpc: Rpc,
+        region: CachedRegion,
+        route: Route,
+        read_as: ReadAs,
+        body: bytes,
+        call: Call,
+        extra: Extra,
+        *,
+        is_apart: bool = False,
     ) -> Met:
-        """Send the request to one replica, once; returns what came of it."""
+        """Send the request to one replica, once; returns what came of it. `is_apart`: over a connection of its own."""
         now = self._rt.now()
         deadline = min(call.backoffer.deadline, now + self._rpc_timeout_s)
         if deadline <= now:
@@ -245,25 +340,36 @@ class RequestSender:
         context = self._contexts.make(
             region.meta, route, deadline - now, read_as=read_as, is_retry=is_retry, extra=extra, whose=call.context
         )
+        request = context + body
         try:
+            if is_apart:
+                return await self._send_apart(rpc, route.store.address, request, deadline, call)
             channel = await self._pool.channel(route.store.address, deadline)
             if rpc.slot is not None and not call.goes_alone:
-                return await channel.batch(rpc.slot, context + body, deadline)
-            return await channel.unary(rpc.path, context + body, deadline=deadline, metadata=call.metadata)
+                return await channel.batch(rpc.slot, request, deadline)
+            return await channel.unary(rpc.path, request, deadline=deadline, metadata=call.metadata)
         except (RpcError, ConnectionFailed) as error:
             return error
+
+    async def _send_apart(self, rpc: Rpc, address: str, request: bytes, deadline: float, call: Call) -> bytes:
+        channel = await self._pool.open_apart(address, deadline)
+        try:
+            return await channel.unary(rpc.path, request, deadline=deadline, metadata=call.metadata)
+        finally:
+            self._pool.close_apart(channel)
 
     def _is_for_leader(self, rpc: Rpc, extra: Extra) -> bool:
         """Tell whether only the leader may serve a request."""
         if rpc.kind is not Kind.READ or rpc.only_leader:
             return True
-        return (extra.replica_read or self._config.replica_read) == "leader" and not extra.is_stale_read
+        policy = extra.replica_read or self._usual_policy
+        return policy == "leader" and not extra.is_stale_read
 
     def _selector(self, rpc: Rpc, region: CachedRegion, extra: Extra = NO_EXTRA) -> ReplicaSelector:
         leader = region.leader.peer
         if self._is_for_leader(rpc, extra):
             return ReplicaSelector(region.meta, leader, self._view)
-        policy = extra.replica_read or self._config.replica_read
+        policy = extra.replica_read or self._usual_policy
         is_stale_read = extra.is_stale_read
         if policy == "leader":
             policy = "mixed"  # the option of the client; whoever asks for a stale read asks for any replica
@@ -282,7 +388,8 @@ class RequestSender:
         now = self._rt.now()
         if store.is_tombstone:
             return StoreView(Health.GONE)
-        if now < store.avoid_until:
+        is_refusing = self._guards is not None and self._guards.is_refusing(store.address, now)
+        if now < store.avoid_until or is_refusing:
             return StoreView(Health.UNREACHABLE, store.labels)
         return StoreView(Health.SLOW if now < store.slow_until else Health.GOOD, store.labels)
 
@@ -333,6 +440,31 @@ class RequestSender:
         self._stores.mark_unreachable(store.id, self._rt.now())
         self._pass_over(selector, peer)
         await call.backoffer.backoff(backoff.TIKV_RPC, error)
+
+    def _on_refused(
+        self,
+        rpc: Rpc,
+        region: CachedRegion,
+        refused: Refused,
+        selector: ReplicaSelector,
+        peer: Peer,
+        call: Call,
+        extra: Extra,
+    ) -> None:
+        """Leave a replica that the client's own guard let nothing through to. Raises where no other one may serve.
+
+        The leader may have moved away from a store whose breaker is open, and the store cannot tell: PD is asked,
+        once a second for a region.
+        """
+        call.backoffer.note(refused.error)
+        selector.on_refused(peer)
+        if not self._is_for_leader(rpc, extra) and selector.has_more:
+            return
+        is_open = isinstance(refused.error, CircuitOpen)
+        if is_open and self._guards is not None and self._guards.may_look_up(region.id, self._rt.now()):
+            self._regions.invalidate(region, self._rt.now())
+            raise RegionStale
+        raise refused.error
 
     @staticmethod
     def _pass_over(selector: ReplicaSelector, peer: Peer) -> None:
@@ -431,6 +563,11 @@ class RequestSender:
         kind = verdict.rule.wait if verdict is not None else None
         await call.backoffer.backoff(kind or backoff.REGION_MISS, cause)
         return RegionStale()
+
+
+def _is_answer(met: Met | None) -> bool:
+    """Tell whether a replica has served a request."""
+    return type(met) is bytes and (not met or met[0] != REGION_ERROR)
 
 
 def _read_as(choice: Choice) -> ReadAs:

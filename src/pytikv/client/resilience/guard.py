@@ -61,6 +61,8 @@ _REGION_ERROR: Final = 0x0A
 _FAIR_ROUND_TRIPS: Final = 3.0
 _FAIR_MIN_S: Final = 0.001
 _FLOOR_KEPT_S: Final = 10.0
+_LOOK_UP_EVERY_S: Final = 1.0
+_LOOK_UPS_KEPT: Final = 65_536
 _QUEUE: Final = -1
 _DEFAULT_SLOW_S: Final = BreakerPolicy().slow_s
 
@@ -368,6 +370,7 @@ class Guards:
         self._bulkhead = bulkhead
         self._limit = limit
         self._guards: dict[str, Guard] = {}
+        self._looked_up: dict[int, float] = {}
 
     def of(self, address: str) -> Guard:
         """Return the guard of an address, making it at need."""
@@ -388,6 +391,15 @@ class Guards:
         """Tell whether the breaker of an address would refuse a request at `now`."""
         guard = self._guards.get(address)
         return guard is not None and guard.is_refusing(now)
+
+    def may_look_up(self, region_id: int, now: float) -> bool:
+        """Tell whether PD may be asked for a region's leader again because of an open breaker: once a second."""
+        if 0 <= now - self._looked_up.get(region_id, float("-inf")) < _LOOK_UP_EVERY_S:
+            return False
+        if len(self._looked_up) >= _LOOK_UPS_KEPT:
+            self._looked_up.clear()
+        self._looked_up[region_id] = now
+        return True
 
     def snapshot(self) -> list[GuardState]:
         """Return the state of each address met so far, in the order of their meeting."""
