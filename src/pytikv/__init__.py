@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from pytikv.client.txn.options import ReadOptions, TxnOptions
     from pytikv.client.txn.snapshot import AsyncSnapshot
     from pytikv.client.txn.transaction import AsyncTransaction
+    from pytikv.observe import metrics as metrics
     from pytikv.observe.profile import profile
 
 __all__ = [
@@ -159,7 +160,8 @@ _LAZY = {
     "TxnOptions": "pytikv.client.txn.options",
     "profile": "pytikv.observe.profile",
 }
-_LAZY_MODULES = frozenset({"logging", "observe"})
+_LAZY_MODULES = {"logging": "pytikv.logging", "metrics": "pytikv.observe.metrics", "observe": "pytikv.observe"}
+"""`metrics` is in no `__all__`: whoever has no prometheus_client may still import everything."""
 
 
 def __getattr__(name: str) -> Any:
@@ -169,7 +171,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if module is None:
-        return importlib.import_module(f"pytikv.{name}")
+        return importlib.import_module(_LAZY_MODULES[name])
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value

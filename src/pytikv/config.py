@@ -223,6 +223,10 @@ class ClientConfig:
     """Embedded only: whether a write is on the disk when the call returns. False: a crash of the machine, not of the
     process, may lose the last writes. In text also `on` and `off`."""
 
+    metrics: bool = field(default=False, metadata=kinds.kind(kinds.boolean))
+    """Whether what clients do is counted for Prometheus from the first connect on, as `pytikv.metrics.install` does:
+    for all clients of the process, in prometheus_client's own registry. In the environment: ``PYTIKV_METRICS=1``."""
+
     gc_interval: float | None = field(default=None, metadata=kinds.kind(kinds.seconds(1.0)))
     """Transactional clients only: seconds between two garbage collections that the client runs in the background, until
     it is closed. One client of a cluster is enough. None: it runs none, but for calls of `gc`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pytikv.client.handle import Backend, Connection
 from pytikv.client.openers import Opener
@@ -19,7 +19,10 @@ from pytikv.rt.interface import Runtime
 from pytikv.service_classes import Sla
 from pytikv.url import Target, parse_target
 
-__all__ = ["AsyncBase", "client_config", "gathered_config"]
+if TYPE_CHECKING:
+    from pytikv.observe.metrics import MetricsServer
+
+__all__ = ["AsyncBase", "client_config", "gathered_config", "install_metrics", "serve_metrics"]
 
 BackendT = TypeVar("BackendT", bound=Backend)
 _Self = TypeVar("_Self", bound="AsyncBase[Any]")
@@ -41,6 +44,20 @@ def gathered_config(target: str | Sequence[str], options: Mapping[str, Any]) -> 
         config = gathered.config.replace(keyspace=place.keyspace)
         gathered = GatheredConfig(config, {**gathered.sources, "keyspace": "URL path"})
     return place, gathered
+
+
+def install_metrics() -> None:
+    """Count what clients do from now on, in prometheus_client's own registry. Raises ConfigError without it."""
+    from pytikv.observe import metrics  # here: it needs prometheus_client
+
+    metrics.install()
+
+
+def serve_metrics(port: int, host: str) -> MetricsServer:
+    """Serve what `install_metrics` counts. Raises ConfigError."""
+    from pytikv.observe import metrics
+
+    return metrics.serve(port, host)
 
 
 class AsyncBase(Generic[BackendT]):
@@ -84,6 +101,8 @@ class AsyncBase(Generic[BackendT]):
         drop_runtime: Callable[[], None] | None = None,
     ) -> _Self:
         place, config = client_config(target, options)
+        if config.metrics:
+            install_metrics()
         backend = await cls._open_backend(rt, place, config)
         connection = Connection(rt, backend, target=str(place), close_runtime=close_runtime, drop_runtime=drop_runtime)
         client = cls(connection, backend, is_owner=True)
@@ -93,9 +112,19 @@ class AsyncBase(Generic[BackendT]):
     async def close(self) -> None:
         """Close the client and what `connect` opened; of a client made by `with_options`, only itself. Idempotent."""
         if self.is_owner:
+            self._connection.rt.check_loop()
             await self._connection.close(self._finish)
         else:
             self._connection.end(self)
+
+    def serve_metrics(self, port: int = 0, host: str = "127.0.0.1") -> MetricsServer:
+        """Count what the clients of this process do, and serve it to Prometheus at `http://HOST:PORT/metrics`.
+
+        Port 0: any that is free; the server's `port` and `url` tell. It goes on until its `close`, also when this
+        client is closed, and serves what prometheus_client's own registry has (`pytikv.metrics` for web applications
+        and other registries). Raises ConfigError where the port is in use, and without prometheus_client.
+        """
+        return serve_metrics(port, host)
 
     def _observe(self, telemetry: Telemetry | None) -> None:
         """Have calls report to `telemetry`; None: to nobody. See `client.observed`."""

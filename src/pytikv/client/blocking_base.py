@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pytikv.client.base import AsyncBase
+from pytikv.client.base import AsyncBase, serve_metrics
 from pytikv.client.pages import Pages, Pair
 from pytikv.config import ClientConfig
 from pytikv.errors import ClientClosed
 from pytikv.rt.caller import CallerRuntime
 from pytikv.service_classes import Sla
+
+if TYPE_CHECKING:
+    from pytikv.observe.metrics import MetricsServer
 
 __all__ = ["BlockingBase", "iterate"]
 
@@ -61,6 +64,15 @@ class BlockingBase(Generic[CoreT]):
             self._rt.run(self._core.close())
         if self._core.is_owner:
             self._rt.close()
+
+    def serve_metrics(self, port: int = 0, host: str = "127.0.0.1") -> MetricsServer:
+        """Count what the clients of this process do, and serve it to Prometheus at `http://HOST:PORT/metrics`.
+
+        Port 0: any that is free; the server's `port` and `url` tell. It goes on until its `close`, also when this
+        client is closed, and serves what prometheus_client's own registry has (`pytikv.metrics` for web applications
+        and other registries). Raises ConfigError where the port is in use, and without prometheus_client.
+        """
+        return serve_metrics(port, host)
 
     def __enter__(self: _Self) -> _Self:
         return self
