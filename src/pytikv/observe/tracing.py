@@ -64,7 +64,7 @@ try:
 except ImportError:
     raise ConfigError('tracing needs opentelemetry-api: pip install "pytikv[tracing]"') from None
 
-__all__ = ["Tracing", "disable", "enable"]
+__all__ = ["Tracing", "current_ids", "disable", "enable"]
 
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
 _SPANS: Final = frozenset({"rpc", "tso", "lock_wait"})
@@ -216,6 +216,12 @@ def _parent(record: CallRecord) -> Context | None:
         trace_state=TraceState.from_header([whose.tracestate]),
     )
     return trace.set_span_in_context(NonRecordingSpan(parent))
+
+
+def current_ids() -> tuple[str, str] | None:
+    """Return the trace id and the span id of OpenTelemetry's current span, in hexadecimal; None where there is none."""
+    context = trace.get_current_span().get_span_context()
+    return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
 
 
 # --- on and off, for the process --------------------------------------------------------------------------------------
