@@ -15,13 +15,14 @@ where nothing is set, that is one look at a variable.
   one's span, flags and tracestate do not carry over.
 * A service class names a row of the client's `sla`, whose seconds take the place of `timeout` (`end_of_call`).
 
-Work that outlives its call (the secondaries of a commit) keeps the context and drops the deadline: `forget_deadline`.
+Work that outlives its call (the secondaries of a commit) keeps the context and drops the deadline: `on_behalf`. Whoever
+works for many has first dropped all that surrounds it: `forget_ambient`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -41,7 +42,8 @@ __all__ = [
     "deadline",
     "effective",
     "end_of_call",
-    "forget_deadline",
+    "forget_ambient",
+    "on_behalf",
     "remaining",
 ]
 
@@ -91,6 +93,7 @@ def current_deadline() -> float | None:
     return None if ambient is None else ambient.deadline
 
 
+T = TypeVar("T")
 _Block = TypeVar("_Block", bound="_Surrounding")
 
 
@@ -268,8 +271,26 @@ def remaining() -> float | None:
     return None if at is None else max(0.0, at - ambient_clock.get()())
 
 
-def forget_deadline() -> None:
-    """Drop deadline and service class for the rest of the present task: its work outlives the call that began it."""
-    ambient = _ambient.get()
-    if ambient is not None:
-        _ambient.set(None if ambient.context is None else Ambient(None, ambient.context))
+def on_behalf(work: Callable[[], Coroutine[Any, Any, T]]) -> Callable[[], Coroutine[Any, Any, T]]:
+    """Return `work` to be run by others, in the context of whoever calls this now but without its deadline.
+
+    Others are those who have called `forget_ambient`.
+    """
+    context = current_context()
+    if context is None:
+        return work
+    kept = Ambient(None, context)
+
+    async def run() -> T:
+        token = _ambient.set(kept)
+        try:
+            return await work()
+        finally:
+            _ambient.reset(token)
+
+    return run
+
+
+def forget_ambient() -> None:
+    """Let nothing surround what the present task does from now on: it was begun by one call, and works for many."""
+    _ambient.set(None)

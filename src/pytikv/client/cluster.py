@@ -22,6 +22,7 @@ from pytikv.client.region_loader import RegionLoader
 from pytikv.client.resilience.guard import Guards
 from pytikv.client.store_cache import StoreCache
 from pytikv.client.store_config import StoreConfigs
+from pytikv.client.tokens import AuthorizedPool, TokenSource
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
@@ -136,6 +137,8 @@ def _pool(rt: Runtime, config: ClientConfig, tls: TlsContext | None, feedbacks: 
         connect_timeout_s=config.connect_timeout,
         channel=channel,
     )
+    if config.token_provider is not None:
+        return AuthorizedPool(rt, settings, tls, tokens=TokenSource(rt, config.token_provider))
     return ConnectionPool(rt, settings, tls)
 
 

@@ -14,6 +14,8 @@ Identical look-ups under way at the same time are one request, across threads an
 look-ups of single regions are joined on one stream (`pd_query`). BatchScanRegions and QueryRegion are tried once and,
 where PD lacks them, replaced by ScanRegions and unary look-ups for good.
 
+Requests carry the metadata of whom they are made for (`pytikv.context`); one that several wait for, that of the first.
+
 Keys here are in region form (codec.api). Errors: ConnectionFailed with each address and its reason when no member
 could be reached in time; RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
 
@@ -27,6 +29,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from pytikv.ambient import current_context
 from pytikv.client import backoff
 from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.flights import Flights
@@ -254,7 +257,9 @@ class PdClient:
         now = self._rt.now()
         until = now + min(self._timeout_s, (deadline - now) / 2)
         channel = await self._pool.channel(leader, until)
-        data = await channel.unary(path.encode(), request, deadline=until)
+        whose = current_context()
+        metadata = () if whose is None else whose.metadata
+        data = await channel.unary(path.encode(), request, deadline=until, metadata=metadata)
         if now >= self._refresh_at and not self._closed:
             self._refresh_at = now + _REFRESH_S
             self._rt.spawn(self._refresh(), name="refresh PD's members")

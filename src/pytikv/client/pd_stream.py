@@ -9,7 +9,8 @@ holder's call and detaches it afterwards.
 
 Any trouble, the holder's deadline and cancellation included, ends the stream: an answer that nobody waits for must not
 become the next one's. The next exchange opens another, at whoever leads then. A stream unused for a minute is ended
-too, so that an idle client has nothing open (on an exclusive runtime PD's keepalive does that).
+too, so that an idle client has nothing open (on an exclusive runtime PD's keepalive does that). One that was opened
+with a token that has changed since is opened anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.errors import ConnectionFailed
 from pytikv.rt.interface import Runtime, Timer
 from pytikv.wire.calls import ClientStream
-from pytikv.wire.channel import ClientChannel
+from pytikv.wire.channel import ClientChannel, Metadata
 from pytikv.wire.errors import ConnectionLost, RpcError, Status
 
 __all__ = ["LeaderSource", "PdStream"]
@@ -55,6 +56,7 @@ class PdStream:
         self._channel: ClientChannel | None = None
         self._stream: ClientStream | None = None
         self._address = ""
+        self._opened_with: Metadata = ()
         self._used_at = 0.0
         self._closed = False
         self._busy = False
@@ -76,6 +78,7 @@ class PdStream:
             raise
 
     async def _exchange(self, request: bytes, deadline: float) -> bytes:
+        self._rt.check_loop()
         done = False
         address = ""
         self._busy = True
@@ -105,7 +108,7 @@ class PdStream:
         channel, stream = self._channel, self._stream
         if channel is not None and stream is not None and self._address == leader:
             is_sound = self._pick_up(channel)
-            if is_sound and not stream.done:
+            if is_sound and not stream.done and (self._pool.tokens is None or await self._is_authorized(deadline)):
                 return stream
         self._drop()
         self._address = leader
@@ -114,7 +117,16 @@ class PdStream:
         else:
             self._channel = await self._pool.channel(leader, deadline)
         self._stream = self._channel.stream(self._path, deadline=None)
+        self._opened_with = () if self._pool.tokens is None else self._pool.tokens.metadata
         return self._stream
+
+    async def _is_authorized(self, deadline: float) -> bool:
+        """Tell whether the stream carries the client's present token."""
+        tokens = self._pool.tokens
+        if tokens is None:
+            return True
+        await tokens.ready(deadline)
+        return tokens.metadata == self._opened_with
 
     def _pick_up(self, channel: ClientChannel) -> bool:
         try:

@@ -28,7 +28,7 @@ import dataclasses
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from pytikv.client.flights import Flights
 from pytikv.errors import ClientClosed, ConfigError, ConnectionFailed, Overloaded
@@ -39,10 +39,10 @@ from pytikv.rt.interface import Future, Runtime, Timer
 from pytikv.rt.locks import mutex
 from pytikv.rt.shared import SharedFuture
 from pytikv.rt.tls import TlsContext
-from pytikv.wire.channel import ChannelConfig, ClientChannel
+from pytikv.wire.channel import ChannelConfig, ClientChannel, Metadata
 from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
-__all__ = ["ConnectionPool", "PoolSettings", "PoolStats", "split_address"]
+__all__ = ["ConnectionPool", "PoolSettings", "PoolStats", "Tokens", "split_address"]
 
 _HEALTH_CHECK: Final = b"/grpc.health.v1.Health/Check"
 _RECONNECT_BASE_S: Final = 0.1
@@ -115,8 +115,23 @@ class _Address:
         self.last_error = ConnectFailed()
 
 
+class Tokens(Protocol):
+    """The client's token (`client.tokens.TokenSource`)."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What streams carry."""
+        ...
+
+    async def ready(self, deadline: float) -> None:
+        """Return when `metadata` is what it should be."""
+
+
 class ConnectionPool:
     """The pool of one client. Safe for many threads on an exclusive runtime; else it belongs to one loop."""
+
+    tokens: Tokens | None = None
+    """What streams are authorized by; whoever keeps one looks here whether it must be renewed. None: by nothing."""
 
     def __init__(self, rt: Runtime, settings: PoolSettings | None = None, tls: TlsContext | None = None) -> None:
         self._rt = rt

@@ -11,6 +11,7 @@ listen or spawn. Bounds: `run_blocking` has at most `blocking_threads` threads, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import random
@@ -91,7 +92,8 @@ class AioTransport(asyncio.BaseProtocol):
     def abort(self) -> None:
         """See `Transport.abort`."""
         if self._transport is not None:
-            self._transport.abort()
+            with contextlib.suppress(RuntimeError):  # its loop is closed: the socket goes with the object
+                self._transport.abort()
 
     def pause_reading(self) -> None:
         """See `Transport.pause_reading`."""
@@ -169,10 +171,16 @@ class AioRuntime:
     def _running(self) -> asyncio.AbstractEventLoop:
         running = asyncio.get_running_loop()
         if self._loop is not running:
+            state = "has been closed" if self._loop.is_closed() else "is another one than the one running here"
             raise InvalidArgument(
-                "an asynchronous client belongs to the event loop that first used it; make one a loop"
+                f"an asyncio client belongs to the event loop that first used it, and that {state}: "
+                "connect inside each loop (asyncio.run makes a new one), or keep to one loop"
             )
         return running
+
+    def check_loop(self) -> None:
+        """See `Runtime.check_loop`."""
+        self._running()
 
     def _create_first_future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
@@ -184,11 +192,15 @@ class AioRuntime:
         """See `Runtime.wait`. When cancelled, a future of this loop is cancelled with its waiter."""
         if awaitable.done():
             return awaitable.result()
-        if isinstance(awaitable, asyncio.Future):
-            if deadline is None:
-                return cast("T", await awaitable)
-            return await self._wait_until(awaitable, deadline)
-        return await self._wait_shared(cast("SharedFutureLike[T]", awaitable), deadline)
+        try:
+            if isinstance(awaitable, asyncio.Future):
+                if deadline is None:
+                    return cast("T", await awaitable)
+                return await self._wait_until(awaitable, deadline)
+            return await self._wait_shared(cast("SharedFutureLike[T]", awaitable), deadline)
+        except RuntimeError:
+            self.check_loop()
+            raise
 
     async def _wait_until(self, future: asyncio.Future[T], deadline: float) -> T:
         waiter: asyncio.Future[None] = self._loop.create_future()

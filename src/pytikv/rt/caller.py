@@ -263,6 +263,9 @@ class CallerRuntime:
         """See `Runtime.is_alone`."""
         return not self._loop().ready
 
+    def check_loop(self) -> None:
+        """See `Runtime.check_loop`: calls here are never another loop's."""
+
     def call_at(self, when: float, callback: Callable[[], None]) -> LoopTimer:
         """See `Runtime.call_at`. In a call, the timer ends with it."""
         return self._loop().call_at(when, callback)

@@ -213,6 +213,12 @@ class Runtime(Protocol):
         """
         ...
 
+    def check_loop(self) -> None:
+        """Raise InvalidArgument where this runtime belongs to another event loop than the one that runs here.
+
+        What waits for a future of another loop meets a bare RuntimeError; this says what to do.
+        """
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` at `when` (a value of `now()`); in `rt.caller` it ends with the call."""
         ...

@@ -220,8 +220,13 @@ class ClientChannel:
                 self.check_room()
             ident = batch.submit(slot, request, future, deadline)
             if not self._flush_queued:
+                try:
+                    self.rt.call_soon(self._flush_turn)
+                except RuntimeError:
+                    batch.forget(ident)
+                    self.rt.check_loop()
+                    raise
                 self._flush_queued = True
-                self.rt.call_soon(self._flush_turn)
         try:
             if self._exclusive:
                 if deadline - now <= self._keepalive:
@@ -234,12 +239,15 @@ class ClientChannel:
             unsent = batch.forget(ident)
             text = f"{self.address}: no answer within the deadline"
             raise RpcError(Status.DEADLINE_EXCEEDED, text, not_processed=unsent) from None
-        except BaseException:
+        except BaseException as error:
             batch.forget(ident)
+            if isinstance(error, RuntimeError):
+                self.rt.check_loop()
             raise
 
     async def unary(self, path: bytes | str, request: bytes, *, deadline: float, metadata: Metadata = ()) -> bytes:
         """Make a unary call; return the serialized answer. Raises RpcError. Cancelling tells the peer (RST_STREAM)."""
+        self.rt.check_loop()
         self._check_usable()
         self.check_room()
         self._used = now = self.rt.now()
@@ -284,6 +292,7 @@ class ClientChannel:
 
         Raises RpcError: the channel is not usable, or has no stream free (RESOURCE_EXHAUSTED).
         """
+        self.rt.check_loop()
         self._check_usable()
         self._used = now = self.rt.now()
         if deadline is not None and deadline <= now:
@@ -392,8 +401,8 @@ class ClientChannel:
             if not self._receiving:
                 self._write_out()
         elif not self._flush_queued:
-            self._flush_queued = True
             self.rt.call_soon(self._flush_turn)
+            self._flush_queued = True
 
     def _flush_turn(self) -> None:
         self._flush_queued = False

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from pytikv.ambient import forget_deadline
+from pytikv.ambient import forget_ambient, on_behalf
 from pytikv.client.txn.backend import TxnBackend, one_for_all
 from pytikv.errors import TikvError
 from pytikv.observe.telemetry import behind, forget_record
@@ -69,7 +69,7 @@ class Background:
 
         Raises ClientClosed when the client has been closed.
         """
-        piece = (behind(self._rt.now, _PHASES.get(name, "cleanup"), work), name)
+        piece = (behind(self._rt.now, _PHASES.get(name, "cleanup"), on_behalf(work)), name)
         with self._lock:
             is_full = self._running + len(self._queue) >= self._workers + QUEUE_MAX
             begins = False
@@ -90,7 +90,7 @@ class Background:
 
     async def _serve(self) -> None:
         """Gather pieces for a moment and do them all at once, again and again until none come."""
-        forget_deadline()
+        forget_ambient()
         forget_record()
         taken: list[Piece] = []
         try:

@@ -20,7 +20,7 @@ import logging
 from functools import partial
 from typing import Final
 
-from pytikv.ambient import forget_deadline
+from pytikv.ambient import forget_ambient
 from pytikv.client.by_region import run_bounded
 from pytikv.client.rpcs import KV_TXN_HEART_BEAT
 from pytikv.client.txn.backend import TxnBackend, one_for_all, send_to_key
@@ -95,7 +95,7 @@ class HeartBeats:
             keeper.cancel()
 
     async def _keep(self) -> None:
-        forget_deadline()
+        forget_ambient()
         try:
             while (due_s := self._first_due()) is not None:
                 await self._backend.rt.sleep(max(0.0, due_s - self._backend.rt.now()))

@@ -21,7 +21,7 @@ import dataclasses
 import logging
 from typing import Final
 
-from pytikv.ambient import forget_deadline
+from pytikv.ambient import forget_ambient
 from pytikv.client.arguments import check_seconds
 from pytikv.client.txn.admin.locks import resolve_locks
 from pytikv.client.txn.admin.range_task import CONCURRENCY, OnProgress
@@ -102,7 +102,7 @@ class BackgroundGc:
             self._task = None
 
     async def _run(self) -> None:
-        forget_deadline()
+        forget_ambient()
         while True:
             await self._pause()
             try:
