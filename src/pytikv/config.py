@@ -227,6 +227,14 @@ class ClientConfig:
     """Whether what clients do is counted for Prometheus from the first connect on, as `pytikv.metrics.install` does:
     for all clients of the process, in prometheus_client's own registry. In the environment: ``PYTIKV_METRICS=1``."""
 
+    tracing: bool = field(default=False, metadata=kinds.kind(kinds.boolean))
+    """Whether calls are traced by OpenTelemetry's API (`pytikv.observe.tracing`; needs the extra `tracing`). On for the
+    whole process from then on."""
+
+    slow_log: float | None = field(default=None, metadata=kinds.kind(kinds.seconds(0.0)))
+    """Seconds over which a call is logged at WARNING with where its time went (`pytikv.observe.slow_log`). None: no
+    call is."""
+
     gc_interval: float | None = field(default=None, metadata=kinds.kind(kinds.seconds(1.0)))
     """Transactional clients only: seconds between two garbage collections that the client runs in the background, until
     it is closed. One client of a cluster is enough. None: it runs none, but for calls of `gc`."""

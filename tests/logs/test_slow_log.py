@@ -139,3 +139,28 @@ def test_as_json() -> None:
     assert (found["logger"], found["service"], found["tenant"]) == ("pytikv.slow", "shop", "acme")
     assert found["phases"]["lock wait read"] == 200.0
     assert logging.getLogger("pytikv").handlers == []
+
+
+def test_the_option_of_a_client_holds_for_its_calls_and_its_life(
+    sink: SlowLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry.remove(sink)
+    with (
+        pytikv.RawClient.connect("embedded://:memory:", slow_log=0.0) as slow,
+        pytikv.RawClient.connect("embedded://:memory:") as silent,
+    ):
+        silent.get(b"k")
+        slow.put(b"k", b"v")
+        slow.with_options(timeout=5.0).get(b"k")
+        with pytikv.RawClient.connect("embedded://:memory:", slow_log=60.0) as other:
+            other.get(b"k")
+        slow.get(b"k")
+        assert len(telemetry.sinks()) == 1
+    assert telemetry.sinks() == ()
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["raw_put", "raw_get", "raw_get"]
+
+
+@pytest.mark.parametrize("given", ["-1", "fast", True])
+def test_a_limit_that_is_none_is_refused(given: object) -> None:
+    with pytest.raises(pytikv.ConfigError, match="slow_log"):
+        pytikv.ClientConfig(slow_log=given)  # type: ignore[arg-type]

@@ -53,6 +53,13 @@ def install_metrics() -> None:
     metrics.install()
 
 
+def install_tracing() -> None:
+    """Trace what clients do from now on. Raises ConfigError without OpenTelemetry's API."""
+    from pytikv.observe import tracing  # here: it needs opentelemetry-api
+
+    tracing.enable()
+
+
 def serve_metrics(port: int, host: str) -> MetricsServer:
     """Serve what `install_metrics` counts. Raises ConfigError."""
     from pytikv.observe import metrics
@@ -103,6 +110,8 @@ class AsyncBase(Generic[BackendT]):
         place, config = client_config(target, options)
         if config.metrics:
             install_metrics()
+        if config.tracing:
+            install_tracing()
         backend = await cls._open_backend(rt, place, config)
         connection = Connection(rt, backend, target=str(place), close_runtime=close_runtime, drop_runtime=drop_runtime)
         client = cls(connection, backend, is_owner=True)

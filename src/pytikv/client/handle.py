@@ -105,6 +105,8 @@ class Connection:
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._lock = threading.Lock()
         _open.add(self)
+        self._slow_s = backend.config.slow_log
+        self._hold_slow_log(self._slow_s is not None)
         self.observe()
 
     @property
@@ -140,10 +142,19 @@ class Connection:
             if is_observed is (self.telemetry is not None) or self._backend is None:
                 return
             self._backend.observe(is_observed)
-            self.telemetry = Telemetry(self.rt.now, self.rt.time, self.target) if is_observed else None
+            self.telemetry = self._new_telemetry() if is_observed else None
             for view in self._views:
                 if not isinstance(view._backend, _Closed):
                     view._observe(self.telemetry)
+
+    def _hold_slow_log(self, is_held: bool) -> None:
+        if self._slow_s is not None:
+            from pytikv.observe import slow_log  # here: most programs never need it
+
+            (slow_log.hold if is_held else slow_log.release)(self)
+
+    def _new_telemetry(self) -> Telemetry:
+        return Telemetry(self.rt.now, self.rt.time, self.target, self._slow_s)
 
     async def close(self, finish: Callable[[Backend], Awaitable[None]]) -> None:
         """Close all clients, let what is under way `finish`, and end the connection. Idempotent."""
@@ -172,6 +183,7 @@ class Connection:
             for view in self._views:
                 view._backend = closed_backend(message)
         _open.discard(self)
+        self._hold_slow_log(False)
         return backend
 
     def __del__(self) -> None:

@@ -19,12 +19,13 @@ import logging
 from collections import Counter, defaultdict
 from typing import Any, Final
 
+from pytikv.observe import telemetry
 from pytikv.observe.attribution import Call, Part, attribute_call
 from pytikv.observe.log_lines import FACTS, call_facts
 from pytikv.observe.rate_limit import RateLimit
 from pytikv.observe.telemetry import CallRecord, Sink
 
-__all__ = ["MAX_PER_SECOND", "SlowLog", "phases", "slow_facts"]
+__all__ = ["MAX_PER_SECOND", "SlowLog", "hold", "phases", "release", "slow_facts"]
 
 MAX_PER_SECOND: Final = 10
 MAX_CAUSES: Final = 8
@@ -59,6 +60,31 @@ class SlowLog(Sink):
             more,
             extra={FACTS: {**facts, "suppressed": suppressed or None}},
         )
+
+
+# --- on for as long as a client wants it ------------------------------------------------------------------------------
+
+_sink: Final = SlowLog()
+_holders: Final[set[int]] = set()
+
+
+def hold(holder: object) -> None:
+    """Have the log on until `release` of the same holder. Needs no lock, so that a fork cannot take one along."""
+    _holders.add(id(holder))
+    telemetry.install(_sink)
+
+
+def release(holder: object) -> None:
+    """Have the log off unless others hold it; without effect for who does not."""
+    if id(holder) in _holders:
+        _holders.discard(id(holder))
+        if not _holders:
+            telemetry.remove(_sink)
+            if _holders:  # another came meanwhile
+                telemetry.install(_sink)
+
+
+# --- what a line says -------------------------------------------------------------------------------------------------
 
 
 def slow_facts(record: CallRecord) -> dict[str, Any]:
