@@ -6,12 +6,13 @@ No script, no font and no style is loaded from anywhere: the picture is whole by
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytikv.errors import ConfigError
 
-__all__ = ["COLORS", "lines", "lines_by_name"]
+__all__ = ["COLORS", "lines", "lines_by_name", "require"]
 
 COLORS: Final = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c2255c", "#0b7285", "#e67700", "#495057")
 _WIDTH: Final = 900
@@ -27,7 +28,12 @@ def _library() -> Any:
         raise ConfigError('charts need pygal: pip install "pytikv[bench]"') from None
 
 
-def _options(unit: str) -> dict[str, Any]:
+def require() -> None:
+    """Raise ConfigError, which says how to get it, where the library is missing."""
+    _library()
+
+
+def _options(unit: str, series: int) -> dict[str, Any]:
     style = importlib.import_module("pygal.style").Style(
         background="transparent",
         plot_background="transparent",
@@ -55,7 +61,7 @@ def _options(unit: str) -> dict[str, Any]:
         "show_dots": False,
         "stroke_style": {"width": 2},
         "legend_at_bottom": True,
-        "legend_at_bottom_columns": 4,
+        "legend_at_bottom_columns": max(1, min(4, series)),
         "legend_box_size": 12,
         "margin": 12,
         "y_title": unit,
@@ -66,7 +72,7 @@ def _options(unit: str) -> dict[str, Any]:
 def lines(series: Mapping[str, Points], *, unit: str, x_title: str) -> str:
     """Return a chart of lines through points of (x, y), as the text of an SVG element; y begins at 0."""
     top = max((y for points in series.values() for _, y in points), default=1.0) or 1.0
-    chart = _library().XY(**_options(unit), x_title=x_title, range=(0, top * 1.05))
+    chart = _library().XY(**_options(unit, len(series)), x_title=x_title, range=(0, top * 1.05))
     for name, points in series.items():
         chart.add(name, list(points), show_dots=len(points) == 1)
     return str(chart.render(is_unicode=True))
@@ -74,8 +80,19 @@ def lines(series: Mapping[str, Points], *, unit: str, x_title: str) -> str:
 
 def lines_by_name(names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str) -> str:
     """Return a chart of lines over named places, with a logarithmic scale, as the text of an SVG element."""
-    chart = _library().Line(**{**_options(unit), "show_dots": True, "dots_size": 3}, logarithmic=True)
+    chart = _library().Line(**{**_options(unit, len(series)), "show_dots": True, "dots_size": 3}, logarithmic=True)
     chart.x_labels = list(names)
+    chart.y_labels = _round_values(value for values in series.values() for value in values if value)
     for name, values in series.items():
         chart.add(name, list(values))
     return str(chart.render(is_unicode=True))
+
+
+def _round_values(values: Iterable[float]) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten, from below the least to above the largest of positive `values`."""
+    found = list(values) or [1.0]
+    low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
+    marks = [step * 10.0**power for power in range(low, high + 1) for step in (1, 2, 5)]
+    below = max((mark for mark in marks if mark <= min(found)), default=marks[0])
+    above = min((mark for mark in marks if mark >= max(found)), default=marks[-1])
+    return [mark for mark in marks if below <= mark <= above]

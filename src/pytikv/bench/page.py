@@ -12,12 +12,13 @@ from pytikv.bench.report import Report
 __all__ = ["to_html"]
 
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 p.note { color: #555; margin: .2rem 0 } p.bad { color: #b00020; font-weight: 600 }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right } th { font-weight: 600 }
-th:first-child, td:first-child { text-align: left } .plain td { text-align: left }
+th:first-child, td:first-child { text-align: left } .plain :is(th, td) { text-align: left }
 svg { max-width: 100%; height: auto }
 """.replace("\n", "")
 _FIGURES: Final = ("mean_us", "p50_us", "p90_us", "p95_us", "p99_us", "p99.9_us", "p99.99_us", "max_us")
@@ -111,7 +112,9 @@ def _errors(report: Report) -> str:
         for what, counts in (("failed", one.errors), ("tried again", one.retries))
         for code, count in counts.items()
     ]
-    return "<h2>Errors and repeated tries</h2>" + _table(["operation", "", "code", "count"], rows) if rows else ""
+    return (
+        "<h2>Errors and repeated tries</h2>" + _table(["operation", "", "code", "count"], rows, "plain") if rows else ""
+    )
 
 
 def _settings(report: Report) -> str:

@@ -130,10 +130,13 @@ class Recorder:
             if self._has_rate:
                 totals.response.add(response_ns)
 
-    def close_interval(self, now_s: float) -> Interval | None:
-        """End a stretch of the run; None while the warm-up lasts."""
+    def close_interval(self, now_s: float, at_least_s: float) -> Interval | None:
+        """End a stretch of the run; None, and it goes on, while the warm-up lasts and where it is too short.
+
+        The only stretch of a run may be shorter.
+        """
         seconds = now_s - self._interval_began_s
-        if seconds <= 0:
+        if seconds <= 0 or (seconds < at_least_s and self.intervals):
             return None
         each = {name: totals.interval for name, totals in self._totals.items()}
         interval = Interval(

@@ -15,6 +15,7 @@ import dataclasses
 import datetime
 import os
 import platform
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -31,6 +32,7 @@ from pytikv.url import parse_target
 __all__ = ["APIS", "Load", "new_prefix", "run"]
 
 APIS: Final = ("raw", "txn")
+_CHUNK: Final = 200
 _BASE: Final = b"pytikv-bench/"
 
 Listener = Callable[[Interval], None]
@@ -65,8 +67,8 @@ class Sink(Protocol):
     def take(self, samples: list[Sample]) -> None:
         """Count samples."""
 
-    def close_interval(self, now_s: float) -> Interval | None:
-        """End a stretch of the run."""
+    def close_interval(self, now_s: float, at_least_s: float) -> Interval | None:
+        """End a stretch of the run, unless it is shorter than `at_least_s`."""
 
 
 def new_prefix() -> bytes:
@@ -134,20 +136,26 @@ def _measure(crew: Crew, workload: Workload, load: Load, sink: Sink, done: Done,
     crew.start(works, clock)
     try:
         while not crew.wait(load.interval_s):
-            _tell(sink, samples, clock.elapsed_s(), on_interval)
+            _tell(sink, samples, clock.elapsed_s(), load.interval_s, on_interval)
     except KeyboardInterrupt:
         done.interrupted = True
     finally:
         clock.stop()
         crew.join()
     ended_s = clock.ended_s
-    _tell(sink, samples, ended_s, on_interval)
+    _tell(sink, samples, ended_s, load.interval_s, on_interval)
     done.seconds = max(0.0, ended_s - load.pace.warmup_s)
 
 
-def _tell(sink: Sink, samples: deque[Sample], now_s: float, on_interval: Listener | None) -> None:
-    sink.take([samples.popleft() for _ in range(len(samples))])
-    interval = sink.close_interval(now_s)
+def _tell(sink: Sink, samples: deque[Sample], now_s: float, interval_s: float, on_interval: Listener | None) -> None:
+    """Count what came; between small chunks the interpreter is left to the workers, whom it would else stall."""
+    left = len(samples)
+    while left:
+        chunk = [samples.popleft() for _ in range(min(left, _CHUNK))]
+        sink.take(chunk)
+        left -= len(chunk)
+        time.sleep(0)
+    interval = sink.close_interval(now_s, interval_s / 2)
     if interval is not None and on_interval is not None:
         on_interval(interval)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-__all__ = ["DEFAULT_URL", "JsonOption", "RawOption", "UrlOption", "add_command"]
+__all__ = ["DEFAULT_URL", "JsonOption", "RawOption", "UrlOption", "add_command", "add_group"]
 
 DEFAULT_URL = "tikv://127.0.0.1:2379"
 
@@ -29,7 +29,22 @@ def add_command(
     app: typer.Typer, function: Callable[..., None], *examples: str, panel: str, name: str | None = None
 ) -> None:
     """Add a command to `app`: its help is the function's docstring, and ends in examples."""
+    app.command(name, help=_help(function), epilog=_epilog(examples), rich_help_panel=panel)(function)
+
+
+def add_group(
+    app: typer.Typer, group: typer.Typer, function: Callable[..., None], *examples: str, panel: str, name: str
+) -> None:
+    """Add a group of commands to `app`; `function` is what it does by itself."""
+    options = {"help": _help(function), "epilog": _epilog(examples), "invoke_without_command": True}
+    group.callback(**options, rich_help_panel=panel)(function)  # type: ignore[arg-type]  # each is of its type
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _help(function: Callable[..., None]) -> str:
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    epilog = "\n\n".join(["[bold]Examples[/bold]", *(example.replace("[", r"\[") for example in examples)])
-    app.command(name, help=text.replace("[", r"\["), epilog=epilog, rich_help_panel=panel)(function)
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("[", r"\[")
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    return "\n\n".join(["[bold]Examples[/bold]", *(example.replace("[", r"\[") for example in examples)])
