@@ -6,8 +6,20 @@
 from __future__ import annotations
 
 from pytikv.model.errors import CursorError, RowError, RowExists, SchemaError, UniqueViolation
+from pytikv.model.planner import Prefix
 from pytikv.model.schema import Index
-from pytikv.model.table import Table
+from pytikv.model.table import Page, Table
 from pytikv.model.tuples import Desc
 
-__all__ = ["CursorError", "Desc", "Index", "RowError", "RowExists", "SchemaError", "Table", "UniqueViolation"]
+__all__ = [
+    "CursorError",
+    "Desc",
+    "Index",
+    "Page",
+    "Prefix",
+    "RowError",
+    "RowExists",
+    "SchemaError",
+    "Table",
+    "UniqueViolation",
+]

@@ -10,8 +10,8 @@ of the other form for values with a None among them, which any number of rows ma
 since an empty value is none to some clients, and a tuple: `(key,)`, of the other form `(None,)`, with the covered
 fields as the codec's bytes for a second part.
 
-The shard of a row is crc32 of its key's bytes, modulo `shards`. A unique entry's is that of its values, by which it
-must be found.
+The shard of a row is 256 plus crc32 of its key's bytes modulo `shards`. A unique entry's is that of its values, by
+which it must be found.
 
 Pure. With text keys, `text_keys.TextLayout` takes this one's place.
 """
@@ -33,10 +33,16 @@ __all__ = ["Entry", "Layout", "Span"]
 
 _ROWS: Final = 0
 _GROUPS: Final = 1
+_FIRST_SHARD: Final = 256  # so that all take the same number of bytes
 _ENTRY_HEAD: Final = b"\x01"
 
-Span = tuple[bytes, bytes]
-"""A range of keys, half-open."""
+
+class Span(NamedTuple):
+    """A range of stored keys, half-open, behind a common `head`; what follows it is what rows and entries sort by."""
+
+    head: bytes
+    start: bytes
+    end: bytes
 
 
 class Entry(NamedTuple):
@@ -59,7 +65,7 @@ class Layout:
         self._rows_head = schema.prefix + encode((schema.name, _ROWS))
         self._groups_head = schema.prefix + encode((schema.name, _GROUPS))
         self._index_heads = {name: schema.prefix + encode((schema.name, name)) for name in schema.indexes}
-        self._shards = [encode((shard,)) for shard in range(schema.shards)]
+        self._shards = [encode((_FIRST_SHARD + shard,)) for shard in range(schema.shards)]
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -110,22 +116,12 @@ class Layout:
     def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(value.value if isinstance(value, Desc) else value for value in values)
 
-    def sort_key(self, stored_key: bytes, index: str | None) -> bytes:
-        """Return what a row or an entry sorts by among those of all shards."""
+    def spans(self, index: str | None, start: bytes, end: bytes) -> list[Span]:
+        """Return the ranges, one a shard, of rows (index None) or of entries from `start` to `end`, encoded parts."""
         head = self._rows_head if index is None else self._index_heads[index]
-        rest = stored_key[len(head) :]
-        return rest if not self._shards else rest[len(encode(decode(rest)[:1])) :]
+        return [Span(head + shard, start, end) for shard in self._shards or [b""]]
 
-    def spans(self, index: str | None, start: bytes, end: bytes | None) -> list[Span]:
-        """Return the ranges, one a shard, of rows (index None) or of entries from `start` to `end` (None: all).
-
-        `start` and `end` are encoded parts, without what stands before them.
-        """
-        head = self._rows_head if index is None else self._index_heads[index]
-        heads = [head + shard for shard in self._shards] if self._shards else [head]
-        return [(one + start, prefix_range(one)[1] if end is None else one + end) for one in heads]
-
-    def everything(self) -> list[Span]:
+    def everything(self) -> list[tuple[bytes, bytes]]:
         """Return the ranges of all that the table has stored."""
         heads = [self._rows_head, self._groups_head, *self._index_heads.values()]
         return [prefix_range(head) for head in heads]

@@ -62,13 +62,14 @@ class Rows(Generic[R]):
         if not self.schema.groups:
             value = await txn.get(self.layout.row_key(encoded))
             return None if value is None else self.codec.decode((value,))
-        return (await self._load(txn, [encoded]))[0]
+        return (await self.load(txn, [encoded]))[0]
 
     async def get_many(self, txn: Reader, keys: Iterable[Any]) -> list[R | None]:
         """Return the rows of some keys in the order asked, None for each that is not there."""
-        return await self._load(txn, [self.encoded(key) for key in keys])
+        return await self.load(txn, [self.encoded(key) for key in keys])
 
-    async def _load(self, txn: Reader, encoded_keys: Sequence[bytes]) -> list[R | None]:
+    async def load(self, txn: Reader, encoded_keys: Sequence[bytes]) -> list[R | None]:
+        """Return the rows of encoded keys, None for each that is not there."""
         if not encoded_keys:
             return []
         places = [self._places(key) for key in encoded_keys]
@@ -127,7 +128,7 @@ class Rows(Generic[R]):
         if value is None:
             return None
         key, _ = self.layout.read_entry(index, entry_key, value)
-        return (await self._load(txn, [self.layout.encoded_key(key)]))[0]
+        return (await self.load(txn, [self.layout.encoded_key(key)]))[0]
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

@@ -20,22 +20,26 @@ asynchronous iterator) of it; type checkers know both. Nothing is written before
 
 from __future__ import annotations
 
+import hashlib
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 from pytikv.client.txn.blocking import Snapshot, Transaction
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
 from pytikv.model.codecs import RowCodec
+from pytikv.model.cursor import open_cursor, seal_cursor
 from pytikv.model.errors import SchemaError
 from pytikv.model.layout import Layout
+from pytikv.model.planner import Plan, check_limit, plan_query
+from pytikv.model.query import RowPages, iterate_rows
 from pytikv.model.records import records_of
 from pytikv.model.rows import Rows
 from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
 
-__all__ = ["AsyncReader", "BlockingReader", "Table"]
+__all__ = ["AsyncReader", "BlockingReader", "Page", "Table"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -62,6 +66,7 @@ class Table(Generic[R]):
     renamed: fields that were stored under another name, old to new.
     compress: whether values are compressed by zstd.
     prefix: bytes before all keys of the table, to keep programs in one key space apart.
+    secret: signs the cursors of pages; without one they are safe from mistakes only (see `cursor`).
 
     Raises SchemaError for a declaration that contradicts itself or another table of the name, ConfigError for a library
     that is not installed.
@@ -83,6 +88,7 @@ class Table(Generic[R]):
         renamed: Mapping[str, str] | None = None,
         compress: bool = False,
         prefix: bytes = b"",
+        secret: bytes = b"",
     ) -> None:
         records = records_of(cls, name)
         self.schema: TableSchema = table_schema(
@@ -94,6 +100,7 @@ class Table(Generic[R]):
             records, chosen, version=version, renamed=renamed, compress=compress, plain=self.schema.is_text
         )
         self.rows = Rows(self.schema, records, row_codec, Layout(self.schema, records, row_codec))
+        self._cursor_key = hashlib.sha256(self.schema.fingerprint.encode() + b"/" + secret).digest()
         self._register()
 
     def _register(self) -> None:
@@ -179,6 +186,125 @@ class Table(Generic[R]):
         """
         return _drive(txn, self.rows.by, fields)
 
+    # --- queries ------------------------------------------------------------------------------------------------------
+
+    @overload
+    def query(
+        self,
+        txn: BlockingReader,
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Iterator[R]: ...
+    @overload
+    def query(
+        self,
+        txn: AsyncReader,
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> AsyncIterator[R]: ...
+    def query(
+        self,
+        txn: Any,
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Any:
+        """Iterate over the rows that meet all conditions, in the order of the key or index that serves them.
+
+        Conditions are fields: `age=30`, `age=(18, 30)` (half-open, None: unbounded), `city=["Rome", "Oslo"]`,
+        `email=Prefix("a")`. Without any, all rows by key. Lazy: rows are fetched in pages as the iteration comes to
+        them.
+
+        index: the index to go by; needed for a partial one. reverse: from the other end. limit: how many rows, None:
+        all. where: a further condition, a function of a row. scan: whether to read the whole table where no key or
+        index begins with a field that is asked for; RowError otherwise, which says so.
+        """
+        plan = self._plan(conditions, index=index, reverse=reverse, scan=scan)
+        return _iterate(txn, self.rows, plan, limit, where)
+
+    def _plan(
+        self, conditions: Mapping[str, Any], *, index: str | None = None, reverse: bool = False, scan: bool = False
+    ) -> Plan:
+        rows = self.rows
+        return plan_query(
+            self.schema, rows.records, rows.layout, conditions, index=index, reverse=bool(reverse), scan=bool(scan)
+        )
+
+    @overload
+    def first(self, txn: BlockingReader, **query: Any) -> R | None: ...
+    @overload
+    def first(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, R | None]: ...
+    def first(self, txn: Any, **query: Any) -> Any:
+        """Return the first row of a query, None where it has none. Takes what `query` takes, but for limit."""
+        return _drive(txn, self._first, query)
+
+    async def _first(self, txn: AsyncReader, query: dict[str, Any]) -> R | None:
+        where = query.pop("where", None)
+        pages = RowPages(txn, self.rows, self._planned(query), limit=1, where=where)
+        found = await pages.next_page()
+        return found[0] if found else None
+
+    def _planned(self, query: dict[str, Any]) -> Plan:
+        """Return the plan of what callers give to `query`."""
+        options = {name: query.pop(name) for name in ("index", "reverse", "scan") if name in query}
+        return self._plan(query, **options)
+
+    @overload
+    def count(self, txn: BlockingReader, **query: Any) -> int: ...
+    @overload
+    def count(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, int]: ...
+    def count(self, txn: Any, **query: Any) -> Any:
+        """Return how many rows a query has. Rows themselves are read only where a filter must see them."""
+        return _drive(txn, self._count, query)
+
+    async def _count(self, txn: AsyncReader, query: dict[str, Any]) -> int:
+        where, limit = query.pop("where", None), query.pop("limit", None)
+        check_limit(limit)
+        plan = self._planned(query)
+        needs_values = plan.filters or where is not None or (plan.index is not None and plan.index.each is not None)
+        return await RowPages(txn, self.rows, plan, limit=limit, where=where, keys_only=not needs_values).count()
+
+    @overload
+    def page(self, txn: BlockingReader, *, limit: int, cursor: str | None = None, **query: Any) -> Page[R]: ...
+    @overload
+    def page(
+        self, txn: AsyncReader, *, limit: int, cursor: str | None = None, **query: Any
+    ) -> Coroutine[Any, Any, Page[R]]: ...
+    def page(self, txn: Any, *, limit: int, cursor: str | None = None, **query: Any) -> Any:
+        """Return up to `limit` rows of a query, and the cursor of what follows (None: nothing does).
+
+        `cursor`: of the page before, for the same query; None: from the beginning. It is a text that can travel through
+        a browser, and is refused (CursorError) when it was changed or comes from another query. Pages may be read in
+        different transactions; rows that come or go meanwhile are seen or not, each row at most once.
+        """
+        check_limit(limit)
+        return _drive(txn, self._page, limit, cursor, query)
+
+    async def _page(self, txn: AsyncReader, limit: int, cursor: str | None, query: dict[str, Any]) -> Page[R]:
+        where = query.pop("where", None)
+        text = repr((self.schema.fingerprint, sorted(query.items(), key=lambda item: item[0])))
+        after = None if cursor is None else open_cursor(self._cursor_key, text, cursor)
+        pages = RowPages(txn, self.rows, self._planned(query), limit=limit, where=where, after=after)
+        rows: list[R] = []
+        while found := await pages.next_page():
+            rows += found
+        more = len(rows) == limit > 0 and pages.position is not None
+        return Page(rows, seal_cursor(self._cursor_key, text, pages.position) if more and pages.position else None)
+
     # --- writing ------------------------------------------------------------------------------------------------------
 
     @overload
@@ -251,13 +377,38 @@ class Table(Generic[R]):
         return _drive_write(txn, self.rows.delete, tuple(keys))
 
 
+class Page(NamedTuple, Generic[R]):
+    """Rows of one page of a query, and the cursor for the next one; None: this was the last."""
+
+    rows: list[R]
+    cursor: str | None
+
+
+def _iterate(txn: Any, rows: Rows[R], plan: Plan, limit: int | None, where: Callable[[R], bool] | None) -> Any:
+    check_limit(limit)
+    if isinstance(txn, (Transaction, Snapshot)):
+        return _iterate_blocking(txn, RowPages(txn._core, rows, plan, limit=limit, where=where))
+    if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
+        return iterate_rows(RowPages(txn, rows, plan, limit=limit, where=where))
+    raise _no_transaction(txn)
+
+
+def _iterate_blocking(txn: BlockingReader, pages: RowPages[R]) -> Iterator[R]:
+    while page := txn._rt.run(pages.next_page()):
+        yield from page
+
+
+def _no_transaction(found: Any) -> WrongType:
+    return WrongType(f"the first argument is a transaction or a snapshot, not {type(found).__name__}")
+
+
 def _drive(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
     """Do work in a transaction or snapshot: in the calling thread where it is blocking, else as a coroutine."""
     if isinstance(txn, (Transaction, Snapshot)):
         return txn._rt.run(work(txn._core, *args))
     if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
         return work(txn, *args)
-    raise WrongType(f"the first argument is a transaction or a snapshot, not {type(txn).__name__}")
+    raise _no_transaction(txn)
 
 
 def _drive_write(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
