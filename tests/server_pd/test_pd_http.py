@@ -225,7 +225,11 @@ def test_status_port(with_server, version, number, ttl):
         assert (config["storage"]["api-version"], config["storage"]["enable-ttl"]) == (number, ttl)
         assert config["server"]["addr"] == f"127.0.0.1:{server.port}"
         assert config["coprocessor"]["region-split-size"] == "256MiB"
-        for path in ("/metrics", "/none", "/pd/api/v1/stores"):
+        assert config["pessimistic-txn"] == {"wait-for-lock-timeout": "1s", "wake-up-delay-duration": "20ms"}
+        assert config["raftstore"]["raft-entry-max-size"] == "8MiB"
+        assert config["raftstore"]["pd-store-heartbeat-tick-interval"] == "10s"
+        assert config["storage"]["ttl-check-poll-interval"] == "10m"
+        for path in ("/none", "/pd/api/v1/stores"):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 await asyncio.to_thread(fetch, server.status_port, path)
             assert refused.value.code == 404

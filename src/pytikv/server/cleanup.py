@@ -12,6 +12,7 @@ from typing import Final
 
 from pytikv.errors import TikvError
 from pytikv.rt.interface import Runtime
+from pytikv.server.metrics.store import StoreMetrics
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.store import Store
 from pytikv.types import Timestamp
@@ -28,8 +29,10 @@ _log = logging.getLogger("pytikv.server.cleanup")
 class Cleaner:
     """Call `step` about once a second; it works only while a round is under way."""
 
-    def __init__(self, rt: Runtime, store: Store) -> None:
+    def __init__(self, rt: Runtime, store: Store, metrics: StoreMetrics | None = None) -> None:
+        """`metrics` counts the steps."""
         self._rt = rt
+        self._metrics = metrics or StoreMetrics()
         self._store = store
         self._position = b""
         self._next_round = rt.now() + ROUND_S
@@ -41,6 +44,7 @@ class Cleaner:
         try:
             for _ in range(_STEPS_AT_ONCE):
                 position = await self._rt.run_blocking(self._clean)
+                self._metrics.worker_tasks["ttl-checker"] += 1
                 if position is None:
                     self._rest()
                     return

@@ -17,6 +17,7 @@ from typing import Final
 
 from pytikv.errors import TikvError
 from pytikv.rt.interface import Runtime
+from pytikv.server.metrics.store import StoreMetrics
 from pytikv.server.store import Store
 
 __all__ = ["GcWorker"]
@@ -28,8 +29,10 @@ _log = logging.getLogger("pytikv.server.gc")
 class GcWorker:
     """Call `step` about once a second; it works only while a round is under way."""
 
-    def __init__(self, rt: Runtime, store: Store) -> None:
+    def __init__(self, rt: Runtime, store: Store, metrics: StoreMetrics | None = None) -> None:
+        """`metrics` counts the steps."""
         self._rt = rt
+        self._metrics = metrics or StoreMetrics()
         self._store = store
         self._position = b""
         self._round_began_at = 0
@@ -44,13 +47,19 @@ class GcWorker:
             if safe_point <= self.done_up_to:
                 return
             self._round_began_at, self._position = safe_point, b""
+            self._metrics.is_collecting = True
         try:
             for _ in range(_STEPS_AT_ONCE):
+                began = self._rt.now()
                 position = await self._rt.run_blocking(self._store.txn.gc_step, safe_point, self._position)
+                self._metrics.gc_steps.observe(self._rt.now() - began)
                 if position is None:
                     self.done_up_to, self._round_began_at = self._round_began_at, 0
+                    self._metrics.is_collecting = False
                     return
                 self._position = position
         except TikvError as error:
             _log.warning("collecting garbage of store %d: %s", self._store.id, error)
+            self._metrics.failed_gc_steps += 1
+            self._metrics.is_collecting = False
             self._round_began_at = 0

@@ -68,6 +68,8 @@ class HttpRequest:
     method: str
     segments: tuple[bytes, ...]
     query: bytes = b""
+    accept: str = ""
+    """What the client's `Accept` says; empty where it says nothing, and for pages that gRPC's port shows by HTTP/2."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def parse_head(head: bytes) -> tuple[HttpRequest, bool]:
         raise BadRequest(405, "only GET and HEAD are served")
     connection = {token.strip().lower() for token in headers.get(b"connection", b"").split(b",")}
     keep = b"close" not in connection and (minor == b"1" or b"keep-alive" in connection)
-    return _parse_target(method, target), keep
+    request = _parse_target(method, target)
+    return dataclasses.replace(request, accept=headers.get(b"accept", b"").decode("latin-1")), keep
 
 
 def http2_pages(handler: Handler) -> Callable[[bytes], Page]:

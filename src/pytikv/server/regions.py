@@ -110,6 +110,7 @@ class RegionTable:
         self._meta = EngineMeta(engine)
         self._store_id = store_id
         self._splitting = mutex()
+        self.splits_tried = self.splits_done = 0
         self._install(RegionEntry(region, store_id) for region in regions)
 
     @classmethod
@@ -196,6 +197,7 @@ class RegionTable:
         """
         keys = sorted(keys)
         with self._splitting:
+            self.splits_tried += 1
             if self._by_id.get(region.id) is not region:
                 present = self._by_id.get(region.id)
                 raise RegionError(self._epoch_not_match(present or region))
@@ -204,6 +206,7 @@ class RegionTable:
             self._meta.write(dict(map(self.record, parts)), sync=True)
             others = (entry for entry in self.entries if entry.id != region.id)
             self._install([*others, *(RegionEntry(part, self._store_id) for part in parts)])
+            self.splits_done += 1
         for part in parts:
             pd.region_heartbeat(part, self._by_id[part.id].peer)
         return parts

@@ -16,33 +16,37 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from pytikv.errors import ConfigError, TikvError
 from pytikv.proto import metapb_pb2 as metapb
-from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Future, Runtime
 from pytikv.rt.main import StopRequest, run_main
 from pytikv.rt.tls import load_server_tls
-from pytikv.server.cleanup import Cleaner
+from pytikv.server.cleanup import ROUND_S, Cleaner
 from pytikv.server.config import ServeConfig
 from pytikv.server.engine.interface import Engine
 from pytikv.server.engine.memory import MemoryEngine
 from pytikv.server.engine.meta import EngineMeta
 from pytikv.server.gc_worker import GcWorker
 from pytikv.server.health import health_routes
-from pytikv.server.http import HttpProtocol, SniffingProtocol, http2_pages
+from pytikv.server.http import HttpProtocol, HttpRequest, HttpResponse, SniffingProtocol, http2_pages
+from pytikv.server.metrics.exposition import MetricsPage
+from pytikv.server.metrics.pd import PdMetrics
+from pytikv.server.metrics.store import StoreMetrics
+from pytikv.server.metrics.store_pages import store_families, store_stats
 from pytikv.server.pd.http_api import pd_http_handler
 from pytikv.server.pd.members import VERSION
+from pytikv.server.pd.metrics_page import pd_families
 from pytikv.server.pd.server import PdConfig, PdServer
 from pytikv.server.pd.services import pd_routes
 from pytikv.server.ports import Port, split_address
 from pytikv.server.regions import RegionError
 from pytikv.server.services.kv_service import KvService
 from pytikv.server.services.tikv import tikv_routes
-from pytikv.server.status import StoreSettings, status_handler
+from pytikv.server.status import StoreSettings, status_handler, timed
 from pytikv.server.storage.api_version import ApiVersion
 from pytikv.server.store import SplitChecker, SplitLimits, Store, open_store
 from pytikv.wire.server import ServerConnection
@@ -70,6 +74,7 @@ class Server:
         self.engine: Engine | None = None
         self._ports: dict[str, Port] = {}
         self.store: Store | None = None
+        self.metrics = StoreMetrics()
         self._stopping: Future[None] = rt.create_future()
         self._background: Future[None] | None = None
 
@@ -169,9 +174,12 @@ class Server:
         )
 
     def _serve(self, pd: PdServer, store: Store) -> None:
-        rt, for_pd, pd_pages = self.rt, pd_routes(self.rt, pd), pd_http_handler(pd)
-        for_store = {**tikv_routes(rt, KvService(store, sync=self.config.sync, now=rt.now)), **health_routes()}
-        status_pages = status_handler(self._settings())
+        rt, counts = self.rt, PdMetrics(self.rt.now)
+        for_pd = pd_routes(rt, pd, counts)
+        pd_pages = pd_http_handler(pd, MetricsPage(pd_families(pd, counts)))
+        service = KvService(store, sync=self.config.sync, now=rt.now, metrics=self.metrics)
+        for_store = {**tikv_routes(rt, service), **health_routes()}
+        status_pages = self._status_pages(store)
         http2 = http2_pages(pd_pages)
         self._ports["pd"].serve(
             lambda: SniffingProtocol(
@@ -180,6 +188,10 @@ class Server:
         )
         self._ports["store"].serve(lambda: ServerConnection(rt, for_store))
         self._ports["status"].serve(lambda: HttpProtocol(rt, status_pages))
+
+    def _status_pages(self, store: Store) -> Callable[[HttpRequest], HttpResponse]:
+        families = store_families(store, self.metrics, VERSION, self.rt.time())
+        return timed(status_handler(self._settings(), MetricsPage(families)), self.metrics, self.rt.now)
 
     def _settings(self) -> StoreSettings:
         config = self.config
@@ -192,6 +204,9 @@ class Server:
             sync=config.sync,
             region_split_size_bytes=config.region_split_size_bytes,
             region_split_keys=config.region_split_keys,
+            heartbeat_s=_HEARTBEAT_S,
+            ttl_round_s=ROUND_S,
+            tls=config.tls is not None,
             pd_endpoints=(self._advertised("pd"),),
         )
 
@@ -200,7 +215,8 @@ class Server:
     async def _run_background(self, pd: PdServer, store: Store, done: Future[None]) -> None:
         """Report to PD, split what has grown and clean up what nobody can see, until the server stops."""
         try:
-            checker, cleaner, collector = SplitChecker(store), Cleaner(self.rt, store), GcWorker(self.rt, store)
+            checker, metrics = SplitChecker(store), self.metrics
+            cleaner, collector = Cleaner(self.rt, store, metrics), GcWorker(self.rt, store, metrics)
             next_beat = self.rt.now() + _HEARTBEAT_S
             while not await self._stops_within(_BACKGROUND_S):
                 if self.rt.now() >= next_beat:
@@ -223,6 +239,7 @@ class Server:
         """Split regions that have grown, in steps, so that requests get their turn; a failed step comes again later."""
         try:
             while checker.due() and not self._stopping.done():
+                self.metrics.worker_tasks["split-check"] += 1
                 parts = await self.rt.run_blocking(checker.step)
                 if parts:
                     _log.info("a region was split in %d", len(parts))
@@ -231,7 +248,8 @@ class Server:
 
     async def _beat(self, pd: PdServer, store: Store) -> None:
         try:
-            pd.store_heartbeat(await self.rt.run_blocking(_store_stats, store))
+            pd.store_heartbeat(await self.rt.run_blocking(store_stats, store))
+            self.metrics.heartbeats += 1
         except (TikvError, OSError) as error:  # a full or failing disk: the next report may succeed
             _log.warning("the store's statistics could not be taken: %s", error)
 
@@ -262,21 +280,6 @@ def _open_engine(path: str | None) -> Engine:
     except ImportError:
         raise ConfigError("a store on disk needs the package rocksdict: pip install 'pytikv[server]'") from None
     return RocksEngine(path)
-
-
-def _store_stats(store: Store) -> pdpb.StoreStats:
-    engine, capacity, available = store.engine, 0, 0
-    if engine.path:
-        disk = os.statvfs(engine.path)
-        capacity, available = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
-    return pdpb.StoreStats(
-        store_id=store.id,
-        capacity=capacity,
-        available=available,
-        used_size=sum(engine.approximate_size(cf) for cf in ("default", "lock", "write")),
-        region_count=len(store.regions),
-        slow_score=1,
-    )
 
 
 def main_serve(config: ServeConfig) -> int:

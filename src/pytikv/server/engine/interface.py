@@ -230,6 +230,15 @@ class Engine(Reader, Protocol):
         """Return about how many keys the column family has."""
         ...
 
+    def number(self, cf: str, name: str) -> int | None:
+        """Return the number that RocksDB has under a property's name; None for an engine that is not RocksDB."""
+        ...
+
+    @property
+    def flushes(self) -> int:
+        """How often changes were made durable; 0 for an engine in memory."""
+        ...
+
     def compact(self, cf: str) -> None:
         """Give back the space of what was deleted. May take long; blocks the calling thread only."""
         ...

@@ -440,6 +440,15 @@ class MemoryEngine:
         """Return the number of keys, here exact."""
         return self._table(cf).keys
 
+    def number(self, cf: str, name: str) -> int | None:
+        """Return None: this is not RocksDB."""
+        return None
+
+    @property
+    def flushes(self) -> int:
+        """Nothing is made durable here."""
+        return 0
+
     def compact(self, cf: str) -> None:
         """Do nothing: what is deleted here is gone."""
 

@@ -514,6 +514,11 @@ class RocksEngine:
         """Return RocksDB's estimate."""
         return self._source(cf).property_int_value("rocksdb.estimate-num-keys") or 0
 
+    def number(self, cf: str, name: str) -> int | None:
+        """Return a property of RocksDB's."""
+        value: int | None = self._source(cf).property_int_value(name)
+        return value
+
     def compact(self, cf: str) -> None:
         """Compact the whole column family."""
         try:

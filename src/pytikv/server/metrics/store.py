@@ -69,11 +69,11 @@ class StoreMetrics:
         self.status_requests: defaultdict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(_STATUS))
         self.gc_steps = Histogram(_COMMAND)
         self.failed_gc_steps = 0
+        self.is_collecting = False
+        """Whether a round of garbage collection is under way."""
         self.worker_tasks: defaultdict[str, int] = defaultdict(int)
         """By name of the background worker: the steps that it has made."""
-        self.splits: defaultdict[str, int] = defaultdict(int)
         self.heartbeats = 0
-        self.failed_heartbeats = 0
         self._mutex = mutex()
         self.commands = _histograms(_COMMAND)
         self.latch_waits = _histograms(_COMMAND)

@@ -1,5 +1,7 @@
 """PD's HTTP API under ``/pd/api/v1``: stores, regions, members, health, version, configuration. Read only.
 
+On the same port, outside of that path: ``/metrics``.
+
 The fields and their shapes are PD's own, as it answers a fresh cluster; values that PD computes for scheduling, which
 does not happen here, are its neutral ones. Keys are shown in upper-case hex. Errors are a JSON string, as PD's are.
 Unknown paths answer 404. Sources: PD server/api (router.go, store.go, region.go) and recorded answers of a real PD.
@@ -14,6 +16,7 @@ from typing import Any, Final
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.server.http import HttpRequest, HttpResponse, json_response, text_response
+from pytikv.server.metrics.exposition import MetricsPage
 from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.http_config import pd_config
 from pytikv.server.pd.members import VERSION, member
@@ -21,7 +24,7 @@ from pytikv.server.pd.regions import RegionInfo
 from pytikv.server.pd.server import PdServer
 from pytikv.server.pd.stores import StoreInfo
 
-__all__ = ["pd_http_handler"]
+__all__ = ["pd_http_handler", "store_state"]
 
 _PREFIX: Final = (b"pd", b"api", b"v1")
 _DISCONNECTED_S: Final = 20
@@ -39,10 +42,12 @@ class _Failure(Exception):
         self.text = text
 
 
-def pd_http_handler(pd: PdServer) -> Callable[[HttpRequest], HttpResponse]:
-    """Return the handler for PD's port."""
+def pd_http_handler(pd: PdServer, metrics: MetricsPage | None = None) -> Callable[[HttpRequest], HttpResponse]:
+    """Return the handler for PD's port. `metrics`: the page ``/metrics``, where there is one."""
 
     def handle(request: HttpRequest) -> HttpResponse:
+        if metrics is not None and request.segments == (b"metrics",):
+            return metrics.answer(request.accept)
         if request.segments[:3] != _PREFIX:
             return text_response("404 page not found", 404)
         path = request.segments[3:]
@@ -148,7 +153,8 @@ def _regions_of_store(pd: PdServer, segment: bytes) -> Any:
 # --- stores -----------------------------------------------------------------------------------------------------------
 
 
-def _state_name(store: StoreInfo, now_s: float) -> str:
+def store_state(store: StoreInfo, now_s: float) -> str:
+    """Return the name of a store's state, as PD derives it from the last heartbeat."""
     if store.meta.state != metapb.Up:
         return metapb.StoreState.Name(store.meta.state)
     silent_s = now_s - store.last_heartbeat_ns / 1e9
@@ -194,7 +200,7 @@ def _store(pd: PdServer, store: StoreInfo) -> dict[str, Any]:
                 "node_state": meta.node_state,
             }
         ),
-        "state_name": _state_name(store, now_s),
+        "state_name": store_state(store, now_s),
     }
     return {"store": shown, "status": _store_status(pd, store, now_s)}
 

@@ -23,6 +23,11 @@ class IdAllocator:
         self._last = saved_end
         self._end = saved_end
 
+    @property
+    def last(self) -> int:
+        """The last id given out; in a new life, the end of what the one before had reserved."""
+        return self._last
+
     def needs_end(self, count: int) -> int | None:
         """Return the end to persist before `count` ids can be had, or None when the reserve holds them."""
         missing = self._last + count - self._end

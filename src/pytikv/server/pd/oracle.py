@@ -26,6 +26,13 @@ class TimestampOracle:
         self._time = time
         self._mutex = mutex()
         self._tso = TsoAllocator(load_number(storage.get(TSO_KEY)))
+        self.saves = 0
+        """How many bounds were persisted."""
+
+    @property
+    def physical_ms(self) -> int:
+        """The physical part of the last timestamp, Unix milliseconds."""
+        return self._tso.physical_ms
 
     def try_take(self, count: int) -> tuple[int, int]:
         """Take `count` timestamps without touching the disk; return `(physical_ms, last_logical)`.
@@ -56,6 +63,7 @@ class TimestampOracle:
             self._storage.write({TSO_KEY: bound_ms.to_bytes(8, "big")}, sync=True)
             with self._mutex:
                 self._tso.bound_saved(bound_ms)
+            self.saves += 1
 
     def get(self, count: int = 1) -> Timestamp:
         """Take `count` timestamps (1 to 2^18 - 1); return the last. Writes the disk about every 1.5 s of use."""

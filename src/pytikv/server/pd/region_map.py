@@ -7,7 +7,7 @@ what the stores know and report again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from pytikv.proto import metapb_pb2 as metapb
@@ -36,6 +36,11 @@ class RegionMap:
 
     def __len__(self) -> int:
         return len(self._tree)
+
+    def __iter__(self) -> Iterator[RegionInfo]:
+        """Go over the regions as they are now, in order."""
+        with self._mutex:
+            return iter(list(self._tree))
 
     def report(self, info: RegionInfo) -> bool:
         """Take in a leader's report; False, and no change, when it is older than what is known. Writes, unsynced."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -79,6 +80,8 @@ class PdServer:
         self.regions = RegionMap(storage, self._writer)
         self._ids = IdAllocator(load_number(storage.get(keys.ID_KEY)))
         self._gc = GcStates.load(storage.get(keys.GC_KEY))
+        self.region_heartbeats: Counter[int] = Counter()
+        """By store: how many reports of regions it has sent."""
         self.keyspaces = Keyspaces()
         self._load_keyspaces()
 
@@ -147,6 +150,11 @@ class PdServer:
                 self._ids.end_saved(end)
             return self._ids.allocate(count)
 
+    @property
+    def last_id(self) -> int:
+        """The last id that was given out."""
+        return self._ids.last
+
     def bootstrap(self, store: metapb.Store, region: metapb.Region) -> None:
         """Give the cluster its first store and region. Writes the disk. Raises PdError ALREADY_BOOTSTRAPPED.
 
@@ -193,6 +201,8 @@ class PdServer:
         The messages are kept: the caller must not change them afterwards. Writes the disk, unsynced, when the region
         changed.
         """
+        if leader is not None:
+            self.region_heartbeats[leader.store_id] += 1
         peers = tuple(down_peers), tuple(pending_peers)
         self.regions.report(RegionInfo(region, leader, *peers, approximate_size_mib, approximate_keys, term))
 

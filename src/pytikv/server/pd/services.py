@@ -12,6 +12,7 @@ from pytikv.proto import metapb_pb2 as metapb
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
 from pytikv.server.health import health_routes
+from pytikv.server.metrics.pd import PdMetrics
 from pytikv.server.pd.edge import Edge
 from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.gc_service import gc_routes
@@ -27,11 +28,12 @@ _MAX_IDS = 1_000_000
 """Most ids of one AllocID."""
 
 
-def pd_routes(rt: Runtime, pd: PdServer) -> dict[bytes, Route]:
-    """Return all routes of PD's port, by path."""
+def pd_routes(rt: Runtime, pd: PdServer, metrics: PdMetrics | None = None) -> dict[bytes, Route]:
+    """Return all routes of PD's port, by path. `metrics` counts the calls."""
     edge = Edge(rt, pd)
-    return {
-        b"/pdpb.PD/Tso": Streaming(TsoService(rt, pd).open),
+    metrics = metrics or PdMetrics(rt.now)
+    routes = {
+        b"/pdpb.PD/Tso": Streaming(TsoService(rt, pd, metrics).open),
         **_cluster_routes(edge, pd),
         **region_routes(edge, pd),
         **gc_routes(edge, pd),
@@ -39,6 +41,7 @@ def pd_routes(rt: Runtime, pd: PdServer) -> dict[bytes, Route]:
         **etcd_routes(pd),
         **health_routes(),
     }
+    return metrics.counted(routes)
 
 
 def _cluster_routes(edge: Edge, pd: PdServer) -> dict[bytes, Route]:

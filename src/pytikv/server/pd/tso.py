@@ -49,6 +49,11 @@ class TsoAllocator:
         """The saved bound; no timestamp at or above it is given out."""
         return self._bound_ms
 
+    @property
+    def physical_ms(self) -> int:
+        """Of the last timestamp given out."""
+        return self._physical_ms
+
     def allocate(self, count: int, now_ms: int) -> tuple[int, int]:
         """Take `count` timestamps (1 to MAX_COUNT); return `(physical_ms, last_logical)` of the block.
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
+from pytikv.server.metrics.pd import PdMetrics
 from pytikv.server.pd.edge import check_cluster, decode
 from pytikv.server.pd.server import PdServer
 from pytikv.server.pd.tso import BoundReached
@@ -29,22 +30,25 @@ MAX_WAITING: Final = 100_000
 class TsoService:
     """All Tso streams of one PD; `open` is the factory for the route."""
 
-    def __init__(self, rt: Runtime, pd: PdServer) -> None:
+    def __init__(self, rt: Runtime, pd: PdServer, metrics: PdMetrics | None = None) -> None:
         self._rt = rt
         self.pd = pd
-        self._waiting: list[tuple[_TsoStream, int]] = []
+        self._metrics = metrics or PdMetrics(rt.now)
+        self._waiting: list[tuple[_TsoStream, int, float]] = []
         self._is_scheduled = False
         self._is_saving = False
 
     def open(self, stream: ServerStream) -> StreamHandler:
         """Serve one stream."""
+        self._metrics.tso_streams += 1
         return _TsoStream(self, stream)
 
     def submit(self, stream: _TsoStream, count: int) -> None:
         """Answer `stream` with `count` timestamps at the end of this turn. Raises RpcError when too many wait."""
         if len(self._waiting) >= MAX_WAITING:
             raise RpcError(Status.RESOURCE_EXHAUSTED, f"more than {MAX_WAITING} timestamp requests wait")
-        self._waiting.append((stream, count))
+        self._metrics.tso_batches.observe(count)
+        self._waiting.append((stream, count, self._rt.now()))
         if not self._is_scheduled and not self._is_saving:
             self._is_scheduled = True
             self._rt.call_soon(self._flush)
@@ -52,7 +56,8 @@ class TsoService:
     def _flush(self) -> None:
         self._is_scheduled = False
         waiting, self._waiting = self._waiting, []
-        for index, (stream, count) in enumerate(waiting):
+        now = self._rt.now()
+        for index, (stream, count, since) in enumerate(waiting):
             try:
                 physical_ms, logical = self.pd.oracle.try_take(count)
             except BoundReached:
@@ -63,6 +68,7 @@ class TsoService:
                 stream.fail(_failed(error))
                 continue
             stream.answer(physical_ms, logical, count)
+            self._metrics.tso_durations.observe(now - since)
         if self.pd.oracle.bound_due():
             self._save()
 
@@ -76,7 +82,7 @@ class TsoService:
             await self._rt.run_blocking(self.pd.oracle.save_bound)
         except Exception as error:  # whatever the engine raises: those who wait must hear of it
             waiting, self._waiting = self._waiting, []
-            for stream, _ in waiting:
+            for stream, _, _ in waiting:
                 stream.fail(_failed(error))
         finally:
             self._is_saving = False

@@ -172,6 +172,11 @@ class LockWaitQueues:
         self._count = 0
         self._last_number = 0
 
+    @property
+    def keys(self) -> int:
+        """How many keys are waited for."""
+        return len(self._queues)
+
     def __len__(self) -> int:
         """The number of waiters. Zero may be relied on by whoever holds the latches of the keys it asks about."""
         return self._count

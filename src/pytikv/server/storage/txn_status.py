@@ -32,6 +32,9 @@ class TxnStatusCache:
         self._committed: OrderedDict[int, int] = OrderedDict()
         self._large: OrderedDict[int, int] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._committed) + len(self._large)
+
     def note_committed(self, start_ts: int, commit_ts: int) -> None:
         """Remember that a transaction is committed."""
         with self._mutex:
