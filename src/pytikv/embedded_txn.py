@@ -25,7 +25,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from pytikv.ambient import end_of_call
-from pytikv.client.backoff import Backoffer
+from pytikv.client.backoff import Backoffer, RetryRules
 from pytikv.client.request_sender import Call
 from pytikv.client.rpcs import KV_BATCH_GET, KV_GET, SPLIT_REGION, Rpc
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnBackend, TxnPiece
@@ -108,6 +108,7 @@ class EmbeddedTxn(EmbeddedView):
         self._commands = commands or _Commands(store.txn)
         self._pd = store.pd
         self._take = store.pd.oracle.try_take_one
+        self._rules = RetryRules.of(config.retry, None)
 
     def with_config(self, config: ClientConfig) -> EmbeddedTxn:
         """Return a view with other options."""
@@ -147,7 +148,7 @@ class EmbeddedTxn(EmbeddedView):
         """See `TxnBackend`."""
         if deadline is None:
             deadline = end_of_call(self.rt.now(), self.config)
-        return Call(Backoffer(self.rt, deadline))
+        return Call(Backoffer(self.rt, deadline, self._rules))
 
     async def find(self, key: bytes, call: Call) -> Any:
         """See `TxnBackend`."""

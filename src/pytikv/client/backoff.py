@@ -181,11 +181,11 @@ class Backoffer:
     waited longest.
     """
 
-    __slots__ = ("_causes", "_rt", "_rules", "_slept_ms", "_used", "deadline", "total_slept_s")
+    __slots__ = ("_causes", "_rt", "_slept_ms", "_used", "deadline", "rules", "total_slept_s")
 
     def __init__(self, rt: Runtime, deadline: float, rules: RetryRules | None = None) -> None:
         self._rt = rt
-        self._rules = rules
+        self.rules = rules
         self.deadline = deadline
         self.total_slept_s = 0.0
         self._used: dict[BackoffKind, int] | None = None
@@ -220,10 +220,10 @@ class Backoffer:
         used = self._used.get(kind, 0)
         self._used[kind] = used + 1
         rt = self._rt
-        row = kind if self._rules is None else self._allowed(self._rules, kind)
+        row = kind if self.rules is None else self._allowed(self.rules, kind)
         seconds = max(row.sleep_ms(used, rt.rng) / 1000, at_least_s)
-        if self._rules is not None:
-            seconds = self._rules.cut(kind, seconds, self._retrying_ms())
+        if self.rules is not None:
+            seconds = self.rules.cut(kind, seconds, self._retrying_ms())
         if at_most_s is not None:
             seconds = min(seconds, max(at_most_s, 0.001))
         slept_ms = self._slept_ms.get(kind, 0.0)  # a kind is named only once it has been waited for
@@ -268,7 +268,7 @@ class Backoffer:
 
     def fork(self) -> Backoffer:
         """Return a backoffer for one parallel part of the call: same deadline, counters as they are now."""
-        child = Backoffer(self._rt, self.deadline, self._rules)
+        child = Backoffer(self._rt, self.deadline, self.rules)
         child.total_slept_s = self.total_slept_s
         child._used = dict(self._used) if self._used is not None else None
         child._slept_ms = dict(self._slept_ms)

@@ -8,8 +8,8 @@ What counts against an address, for its breaker:
 
 * A request that failed for want of a connection or an answer, or with a status that speaks of the server's state.
 * A store that says that it is busy (ServerIsBusy).
-* A request that ran out of time, if it had a fair time: three times the shortest answer heard of late, or `slow_s`
-  where none was. A deadline shorter than a round trip says nothing of the store.
+* A request that ran out of time, if it had a fair time: three times the shortest answer heard of late, a quarter of a
+  second where none was, `slow_s` at most. A deadline shorter than a round trip says nothing of the store.
 * A request that was given up (cancelled) after `slow_s` or more counts as slow; earlier it says nothing.
 
 Everything else is an answer, refusals by the server included. The adaptive limit hears of answers as samples, and of
@@ -60,6 +60,7 @@ _TROUBLE: Final = frozenset(
 _REGION_ERROR: Final = 0x0A
 _FAIR_ROUND_TRIPS: Final = 3.0
 _FAIR_MIN_S: Final = 0.001
+_FAIR_UNHEARD_S: Final = 0.25
 _FLOOR_KEPT_S: Final = 10.0
 _LOOK_UP_EVERY_S: Final = 1.0
 _LOOK_UPS_KEPT: Final = 65_536
@@ -267,7 +268,7 @@ class Guard:
 
     def _is_fair(self, given_s: float) -> bool:
         floor_s = self._floor_s
-        fair_s = self._slow_s if floor_s == float("inf") else max(_FAIR_MIN_S, _FAIR_ROUND_TRIPS * floor_s)
+        fair_s = _FAIR_UNHEARD_S if floor_s == float("inf") else max(_FAIR_MIN_S, _FAIR_ROUND_TRIPS * floor_s)
         return given_s >= min(fair_s, self._slow_s)
 
     def _note_floor(self, now: float, took_s: float) -> None:

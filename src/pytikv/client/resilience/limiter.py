@@ -7,12 +7,14 @@ measured in calm, and t the policy's tolerance:
     limit   -> 0.8 * limit + 0.2 * (limit * gradient + sqrt(limit))
 
 So the limit grows by a part of its square root as long as latency is near f, and stands still where the requests that
-wait at the address are about that many. An overload that the address tells of (busy, no answer in time) makes the limit
-nine tenths of what it was, once a window. It does not grow while less than half of it is used.
+wait at the address are about that many. Requests that tell of overload (busy, no answer in time) take away as large a
+part of the limit as they are of all in the window, half of it at most. It does not grow while less than half of it is
+used.
 
 f must be forgotten some day, or a cluster that became slower for good would be throttled for ever; yet it must not
 creep up with the queue that this client makes itself. So it is replaced once in `_CALM_EVERY_S`, by what was measured
-in windows that used less than half of the limit, or, where there was none, in one window with the limit halved.
+in windows that used less than half of the limit, or, where there was none, in one window with no more under way than
+the limit's square root, long enough for what had been under way before to be answered.
 
 Bounds: `[min, max]` of the policy. Sources: Netflix, concurrency-limits (Gradient2Limit) for the gradient; TCP BBR's
 probing of the round trip for the calm window.
@@ -28,10 +30,10 @@ from pytikv.policies import LimitPolicy
 __all__ = ["Limiter"]
 
 _WINDOW_S: Final = 0.1
-_WINDOW_SAMPLES: Final = 10
+_WINDOW_MAX_S: Final = 1.0
+_WINDOW_OUTCOMES: Final = 10
 _SMOOTHING: Final = 0.2
-_GRADIENT_MIN: Final = 0.5
-_ON_OVERLOAD: Final = 0.9
+_AT_LEAST: Final = 0.5
 _CALM_EVERY_S: Final = 30.0
 
 
@@ -45,7 +47,7 @@ class Limiter:
         "_calmed",
         "_estimate",
         "_floor_s",
-        "_overloaded",
+        "_overloads",
         "_policy",
         "_samples",
         "_since",
@@ -63,13 +65,13 @@ class Limiter:
         self._floor_s = math.inf
         self._calm_s = math.inf
         self._calm_since: float | None = None
-        self._calmed = False  # this window has the limit halved
+        self._calmed = False  # this window has next to nothing under way
         self._until = self._since = -math.inf
         self._samples = 0
         self._sum_s = 0.0
         self._best_s = math.inf
         self._used = 0
-        self._overloaded = False
+        self._overloads = 0
 
     def on_sample(self, now: float, took_s: float, in_flight: int) -> bool:
         """Take in one answered request; True when `limit` has changed."""
@@ -79,30 +81,35 @@ class Limiter:
             self._best_s = took_s
         if in_flight > self._used:
             self._used = in_flight
-        if self._since <= now < self._until or self._samples < _WINDOW_SAMPLES:
-            return False
-        return self._end_window(now)
+        return not self._since <= now < self._until and self._end_window(now)
 
     def on_overload(self, now: float) -> bool:
-        """Take note that the address is overloaded; True when `limit` has changed."""
-        self._overloaded = True
+        """Take in a request that tells of overload; True when `limit` has changed."""
+        self._overloads += 1
         return not self._since <= now < self._until and self._end_window(now)
 
     def _end_window(self, now: float) -> bool:
-        before = self.limit
+        """End the window, if it has seen enough or has lasted long; True when `limit` has changed."""
+        samples, overloads, before = self._samples, self._overloads, self.limit
+        if self._until == -math.inf:  # the very first one begins
+            self._since, self._until = now, now + _WINDOW_S
+            return False
+        if samples + overloads < _WINDOW_OUTCOMES and self._since <= now < self._since + _WINDOW_MAX_S:
+            return False
+        mean_s = self._sum_s / samples if samples else 0.0
         self._measure(now)
-        if self._overloaded:
-            self._estimate *= _ON_OVERLOAD
-        elif self._samples and self._floor_s < math.inf:
-            gradient = self._policy.tolerance * self._floor_s * self._samples / max(self._sum_s, 1e-9)
-            gradient = max(_GRADIENT_MIN, min(1.0, gradient))
+        self._estimate *= max(_AT_LEAST, 1 - overloads / max(samples + overloads, _WINDOW_OUTCOMES))
+        if samples and self._floor_s < math.inf:
+            gradient = self._policy.tolerance * self._floor_s / max(mean_s, 1e-9)
+            gradient = max(_AT_LEAST, min(1.0, gradient))
             if gradient < 1.0 or self._used * 2 >= self.limit:
-                wanted = self._estimate * gradient + math.sqrt(self._estimate)
-                self._estimate += _SMOOTHING * (wanted - self._estimate)
+                target = self._estimate * gradient + math.sqrt(self._estimate)
+                self._estimate += _SMOOTHING * (target - self._estimate)
         self._estimate = max(self._policy.min, min(self._policy.max, self._estimate))
-        self.limit = max(self._policy.min, int(self._estimate) // 2) if self._calmed else int(self._estimate)
-        self._since, self._until = now, now + max(_WINDOW_S, min(1.0, 2 * self._floor_s))
-        self._samples, self._sum_s, self._best_s, self._used, self._overloaded = 0, 0.0, math.inf, 0, False
+        wanted = math.sqrt(self._estimate) if self._calmed else self._estimate
+        self.limit = max(self._policy.min, int(wanted))
+        self._since, self._until = now, now + max(_WINDOW_S, min(_WINDOW_MAX_S, 2 * mean_s))
+        self._samples, self._overloads, self._sum_s, self._best_s, self._used = 0, 0, 0.0, math.inf, 0
         return self.limit != before
 
     def _measure(self, now: float) -> None:

@@ -249,7 +249,8 @@ class Committer:
                 f"PD's time lies {lag_ms} ms behind commit_wait_until={until}, more than "
                 f"commit_wait_timeout_ms={options.commit_wait_timeout_ms}: the transaction was rolled back"
             )
-        waiting = Backoffer(backend.rt, backend.rt.now() + options.commit_wait_timeout_ms / 1000)
+        until_s = backend.rt.now() + options.commit_wait_timeout_ms / 1000
+        waiting = Backoffer(backend.rt, until_s, call.backoffer.rules)
         waiting.deadline = min(waiting.deadline, call.backoffer.deadline)
         while now_ts <= until:
             await waiting.backoff(backoff.COMMIT_TS_LAG, "PD's time lies behind commit_wait_until")
