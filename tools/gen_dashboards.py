@@ -60,12 +60,10 @@ def render(board: Board) -> str:
 def variables(board: Board) -> list[Any]:
     """Return the variables: which Prometheus, which jobs and instances, over which window."""
     every = dashboard.VariableOption(selected=True, text=["All"], value=["$__all"])
-    job = builders.QueryVariable("job").label("Job").query(f"label_values({board.job_metric}, job)")
-    instance = (
-        builders.QueryVariable("instance")
-        .label("Instance")
-        .query(f'label_values({board.job_metric}{{job=~"$job"}}, instance)')
-    )
+    known_by = f'__name__=~"{"|".join(board.known_by)}"'
+    job = builders.QueryVariable("job").label("Job").query(f"label_values({{{known_by}}}, job)")
+    instance = builders.QueryVariable("instance").label("Instance")
+    instance.query(f'label_values({{{known_by},job=~"$job"}}, instance)')
     for choice in (job, instance):
         choice.datasource(SOURCE).multi(True).include_all(True).all_value(".*").current(every)
         choice.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)

@@ -97,7 +97,7 @@ def _run(url: str, plan: Plan, keep_s: float) -> tuple[DemoReport, TrafficReport
         if not keep_s or not report.ok:
             return report, None
         shown.stage(f"traffic for {keep_s:,.0f} s", None)
-        traffic = Traffic(client, db)
+        traffic = Traffic(client, db, url=url)
         with contextlib.suppress(KeyboardInterrupt):
             traffic.run(keep_s)
         return report, traffic.report

@@ -3,7 +3,7 @@
 Threads draw calls at random: raw reads, writes, batches and scans on keys of their own; and transactions that move
 money between a few accounts which all want, optimistic and pessimistic by turns, with audits by snapshot. So there are
 conflicts, retries, waits for locks, and reads that meet locks, as in a busy shop. The sum of the accounts is checked in
-every audit.
+every audit. A crowd of asyncio readers asks for many keys at once, every now and then.
 
 An error of the store is counted by its code and the thread goes on: traffic outlives stores that come and go. Limits:
 it ends after `seconds`, or when `stop` is called; a call under way is waited for. Keys lie under
@@ -12,6 +12,7 @@ it ends after `seconds`, or when `stop` is called; a call under way is waited fo
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import random
 import threading
@@ -55,13 +56,24 @@ class TrafficReport:
 
 
 class Traffic:
-    """Calls at about `per_second` by `workers` threads. `run` blocks; `stop` may be called from any thread."""
+    """Calls at about `per_second` by `workers` threads; with `url`, the crowd comes too, by a client of its own.
+
+    `run` blocks; `stop` may be called from any thread.
+    """
 
     def __init__(
-        self, client: RawClient, db: TransactionClient, *, workers: int = 8, per_second: float = 200.0, seed: int = 2013
+        self,
+        client: RawClient,
+        db: TransactionClient,
+        *,
+        url: str = "",
+        workers: int = 8,
+        per_second: float = 200.0,
+        seed: int = 2013,
     ) -> None:
         self._client = client
         self._db = db
+        self._url = url
         self._workers = workers
         self._pause_s = workers / per_second
         self._seed = seed
@@ -91,6 +103,8 @@ class Traffic:
             threading.Thread(target=self._work, args=(number,), name=f"traffic-{number}")
             for number in range(self._workers)
         ]
+        if self._url:
+            threads.append(threading.Thread(target=asyncio.run, args=(self._crowd(),), name="traffic-crowd"))
         for thread in threads:
             thread.start()
         try:
@@ -123,6 +137,20 @@ class Traffic:
             self.report.calls[name] += 1
             if error:
                 self.report.errors[error] += 1
+
+    async def _crowd(self) -> None:
+        """Let 50 readers ask at once, four times a second."""
+        import pytikv
+
+        rng = random.Random(self._seed)
+        async with await pytikv.AsyncRawClient.connect(self._url) as client:
+            while not self._stop.is_set():
+                answers = await asyncio.gather(*(client.get(_key(rng)) for _ in range(50)), return_exceptions=True)
+                for answer in answers:
+                    if isinstance(answer, BaseException) and not isinstance(answer, TikvError):
+                        raise answer
+                    self._count("get, of a crowd", answer.code if isinstance(answer, TikvError) else "")
+                await asyncio.sleep(0.25)
 
     # --- what is done -------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ INTERVAL: Final = "$interval"
 Kind = Literal["timeseries", "stat", "state"]
 Colour = Literal["green", "yellow", "red"]
 
-_NAME = re.compile(r"\b(?:tikv|pytikv|pd|process|python)_[a-z0-9_]+")
+_NAME = re.compile(r"\b(?:tikv|pytikv|pd|process|grpc)_[a-z0-9_]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Board:
-    """A dashboard. `job_metric`: the metric that all the jobs it is for have, which fills `$job` and `$instance`."""
+    """A dashboard. `known_by`: metrics of which each process it is for has one; they fill `$job` and `$instance`."""
 
     uid: str
     title: str
     description: str
     tags: tuple[str, ...]
-    job_metric: str
+    known_by: tuple[str, ...]
     rows: tuple[Row, ...]
 
     @property

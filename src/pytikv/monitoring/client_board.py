@@ -368,6 +368,6 @@ CLIENT_BOARD: Final = Board(
     title="pytikv / clients",
     description="Programs that use TiKV through pytikv: rate, errors, latency, retries, transactions, stores.",
     tags=("pytikv", "tikv"),
-    job_metric="pytikv_build_info",
+    known_by=("pytikv_build_info",),
     rows=(_NOW, _CALLS, _TROUBLE, _TRANSACTIONS, _PLACEMENT, _STORES),
 )
