@@ -134,7 +134,12 @@ def test_a_closed_client_has_no_gauges(registry: CollectorRegistry, server: Serv
     with server.client() as client:
         client.get(b"a")
         assert samples(registry, "tikv_pool_connections") != {}
-    for name in ("tikv_pool_connections", "tikv_pool_connections_max", "tikv_region_cache_regions", "tikv_pool_waiting"):
+    for name in (
+        "tikv_pool_connections",
+        "tikv_pool_connections_max",
+        "tikv_region_cache_regions",
+        "tikv_pool_waiting",
+    ):
         assert samples(registry, name) == {}
     with server.client() as one, server.client() as other:  # and two are told together
         one.get(b"a")
@@ -175,11 +180,10 @@ def test_transactions(registry: CollectorRegistry, server: ServerProcess) -> Non
 
 
 def test_a_lock_in_the_way_of_a_read(registry: CollectorRegistry) -> None:
-    with pytikv.TransactionClient.connect("embedded://:memory:") as db:
-        with db.begin(pessimistic=True) as holder:
-            holder.put(b"k", b"v")
-            with db.begin(pessimistic=True) as other, pytest.raises(pytikv.KeyLocked):
-                other.get_for_update(b"k", wait=0)
+    with pytikv.TransactionClient.connect("embedded://:memory:") as db, db.begin(pessimistic=True) as holder:
+        holder.put(b"k", b"v")
+        with db.begin(pessimistic=True) as other, pytest.raises(pytikv.KeyLocked):
+            other.get_for_update(b"k", wait=0)
     assert counts(registry, "tikv_lock_wait_seconds") == {("pessimistic",): 1}
     assert samples(registry, "tikv_txn_conflicts_total") == {("KeyLocked",): 1}
 
@@ -287,7 +291,9 @@ def test_every_name_of_the_contract(registry: CollectorRegistry) -> None:
     histograms = "request_duration_seconds rpc_duration_seconds tso_wait_seconds tso_batch_size lock_wait_seconds"
     histograms += " txn_phase_duration_seconds batch_keys batch_commands_size"
     counters = "retries backoff_seconds region_cache_lookups region_cache_reloads txn txn_conflicts hedges rejected"
-    gauges = "requests_in_flight store_in_flight region_cache_regions pool_connections pool_connections_max pool_waiting"
+    gauges = (
+        "requests_in_flight store_in_flight region_cache_regions pool_connections pool_connections_max pool_waiting"
+    )
     gauges += " breaker_state breaker_transitions concurrency_limit store_queue retry_budget_tokens"
     assert {f"tikv_{name}" for name in f"{histograms} {counters} {gauges}".split()} <= names
     assert "pytikv_build_info" in names

@@ -160,6 +160,7 @@ class Connection:
         """Close all clients, let what is under way `finish`, and end the connection. Idempotent."""
         backend = self._take("the client was closed")
         if backend is not None:
+            state.changed()
             try:
                 try:
                     await finish(backend)
@@ -174,8 +175,10 @@ class Connection:
         backend = self._take(message)
         if backend is not None:
             backend.abandon(forked=forked)
-            if self._drop_runtime is not None and not forked:
-                self._drop_runtime()
+            if not forked:
+                state.changed()
+                if self._drop_runtime is not None:
+                    self._drop_runtime()
 
     def _take(self, message: str) -> Backend | None:
         with self._lock:

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-__all__ = ["AddressStats", "ClusterStats", "GuardStats", "StoreStats", "look", "provide"]
+__all__ = ["AddressStats", "ClusterStats", "GuardStats", "StoreStats", "changed", "look", "provide", "watch"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class ClusterStats:
     """What the budget for retries has left; None without one."""
 
 
+_watchers: list[Callable[[], None]] = []
 _source: Callable[[], Iterable[ClusterStats]] = tuple
 
 
@@ -111,3 +112,14 @@ def provide(source: Callable[[], Iterable[ClusterStats]]) -> None:
 def look() -> list[ClusterStats]:
     """Return the stats of each open client of this process."""
     return list(_source())
+
+
+def watch(watcher: Callable[[], None]) -> None:
+    """Call `watcher` whenever a client has been closed, for those who keep what they saw."""
+    _watchers.append(watcher)
+
+
+def changed() -> None:
+    """Say that a client has been closed."""
+    for watcher in _watchers:
+        watcher()

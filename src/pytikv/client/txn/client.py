@@ -10,10 +10,8 @@ transactions that are still open can do nothing any more, and the locks that the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from pytikv.client.arguments import check_count
 from pytikv.client.observed import recorded
@@ -23,6 +21,7 @@ from pytikv.client.txn.attempts import Attempts
 from pytikv.client.txn.backend import TELEMETRY, TxnBackend, open_txn_backend
 from pytikv.client.txn.background import Background
 from pytikv.client.txn.heartbeat import HeartBeats
+from pytikv.client.txn.makes import PLAIN, Makes
 from pytikv.client.txn.options import TxnOptions, read_options, txn_options
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
@@ -61,6 +60,7 @@ class AsyncTransactionClient(AsyncAdministration):
     """
 
     __slots__ = ("_makes",)
+    _makes: Makes
     _VIEW_OPTIONS = _VIEW_OPTIONS
     _open_backend = staticmethod(open_txn_backend)
 
@@ -68,7 +68,7 @@ class AsyncTransactionClient(AsyncAdministration):
 
     def _observe(self, telemetry: Telemetry | None) -> None:
         if telemetry is None:
-            self._makes = _PLAIN
+            self._makes = PLAIN
         else:
             from pytikv.client.txn.observed import OBSERVED  # here: most programs never need it
 
@@ -180,30 +180,6 @@ def _options(pessimistic: bool, options: Mapping[str, Any]) -> TxnOptions:
     return txn_options(options if pessimistic is False else {"pessimistic": pessimistic, **options})
 
 
-class AsyncAttempt(AsyncTransaction):
-    """One try: its end swallows what is to be tried again."""
-
-    __slots__ = ("_attempts",)
-
-    def __init__(self, backend: TxnBackend, options: TxnOptions, attempts: Attempts) -> None:
-        super().__init__(backend, options)
-        self._attempts = attempts
-
-    async def __aexit__(  # type: ignore[override]  # a transaction by itself swallows nothing
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        try:
-            await super().__aexit__(kind, error, traceback)
-        except BaseException as failure:
-            if error is None and self._attempts.commit_failed(failure, self.outcome, sys._getframe(1)):
-                return True
-            raise
-        if error is not None:
-            return self._attempts.failed(error, self.outcome)
-        self._attempts.end()
-        return False
-
-
 class AsyncAttempts:
     """The loop of `AsyncTransactionClient.attempts`; serves one `async for`."""
 
@@ -226,14 +202,3 @@ class AsyncAttempts:
         if self._attempts.wait_s:
             await self._backend.rt.sleep(self._attempts.wait_s)
         return self._make(self._backend, self._options, self._attempts)
-
-
-class Makes(NamedTuple):
-    """What a client makes: these, or those that report (`client.txn.observed`)."""
-
-    transaction: type[AsyncTransaction]
-    attempt: type[AsyncAttempt]
-    snapshot: type[AsyncSnapshot]
-
-
-_PLAIN: Final = Makes(AsyncTransaction, AsyncAttempt, AsyncSnapshot)

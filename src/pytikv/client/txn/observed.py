@@ -16,7 +16,7 @@ from pytikv.client.arguments import check_keys
 from pytikv.client.observed import ObservedPages
 from pytikv.client.pages import Pages
 from pytikv.client.txn.backend import TELEMETRY, TxnBackend
-from pytikv.client.txn.client import AsyncAttempt, Makes
+from pytikv.client.txn.makes import AsyncAttempt, Makes
 from pytikv.client.txn.options import TxnOptions
 from pytikv.client.txn.pessimistic import Found, LockWish
 from pytikv.client.txn.snapshot import AsyncSnapshot

@@ -55,6 +55,8 @@ class Families:
         self.lock_wait = seconds("tikv_lock_wait_seconds", "Time that a lock was in the way of a call.", "kind")
         self.batch_keys = sizes("tikv_batch_keys", "Keys of one call.", "method")
         self.hedges = count("tikv_hedges", "Second tries of reads, by whether their answer was the first.", "result")
+        for result in ("won", "lost"):  # there from the start, so that their rates are
+            self.hedges.labels(result)
         self.frames = sizes("tikv_batch_commands_size", "Commands that were sent to a store in one message.")
         self.connects = seconds("tikv_connect_duration_seconds", "Connections made.", "store", "status")
         self.queued = seconds("tikv_queue_wait_seconds", "Waits for a place at a store, or for a connection.", "store")

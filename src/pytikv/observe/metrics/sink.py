@@ -23,7 +23,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pytikv.errors import ConfigError, WrongType
-from pytikv.observe import telemetry
+from pytikv.observe import state, telemetry
 from pytikv.observe.metrics.buckets import DEFAULT_BUCKETS, IS_MULTIPROCESS, check_buckets
 from pytikv.observe.metrics.families import Families
 from pytikv.observe.metrics.gauges import SharedGauges, families_of_state
@@ -48,6 +48,8 @@ class Metrics(Sink, Collector):
         self.buckets = buckets
         """Upper bounds of the durations, in seconds."""
         self._shared = SharedGauges() if IS_MULTIPROCESS else None
+        if self._shared is not None:
+            state.watch(self._on_close)
         self._reset()
         _all.add(self)
 
@@ -127,6 +129,11 @@ class Metrics(Sink, Collector):
             families.txns.labels(_RESULTS.get(status, "failed"), mode).inc()
         elif method == "txn_rollback":
             families.txns.labels("rolled_back" if status == "ok" else "failed", mode).inc()
+
+    def _on_close(self) -> None:
+        """Tell other processes that a client holds nothing any more."""
+        if self._shared is not None and self in telemetry.sinks():
+            self._shared.write(len(self._live))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
