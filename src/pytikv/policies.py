@@ -234,7 +234,7 @@ class LimitPolicy(_Checked):
     initial: int = field(default=32, metadata=options.kind(options.integer(1, 65_536)))
     """Requests under way at first."""
 
-    min: int = field(default=4, metadata=options.kind(options.integer(1, 65_536)))
+    min: int = field(default=1, metadata=options.kind(options.integer(1, 65_536)))
     """Requests that are always allowed."""
 
     max: int = field(default=1024, metadata=options.kind(options.integer(1, 65_536)))

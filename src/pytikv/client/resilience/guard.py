@@ -13,7 +13,10 @@ What counts against an address, for its breaker:
 * A request that was given up (cancelled) after `slow_s` or more counts as slow; earlier it says nothing.
 
 Everything else is an answer, refusals by the server included. The adaptive limit hears of answers as samples, and of
-running out of time and of busy stores as overload.
+running out of time (in no less than the shortest answer took) and of busy stores as overload. It asks less than the
+breaker, because it only slows down, and because an overloaded store is all that a client may ever have met: its
+shortest answer is long then. When the breaker opens, the limit begins again at its least, so that the closing does not
+bring back all at once what made it open.
 
 `Refused` is an RpcError, so that it takes the ways of a request that was not processed, and carries the error for the
 caller: `CircuitOpen`, or `Overloaded` with the limit that was met.
@@ -239,6 +242,8 @@ class Guard:
             if speaks is not None:
                 self._on_trouble(ticket, now, is_overload=speaks)
                 return
+            if self._limiter is not None and _is_timeout(error) and given_s >= self._floor_s:
+                self._note_overload(self._limiter, now)
             if isinstance(error, RpcError) and error.status not in (Status.DEADLINE_EXCEEDED, Status.CANCELLED):
                 self.done_refused(ticket, now, took_s)
                 return
@@ -284,7 +289,11 @@ class Guard:
         breaker, limiter = self._breaker, self._limiter
         if breaker is not None:
             self._tell(breaker, now, lambda: breaker.on_failure(ticket, now))
-        if limiter is not None and is_overload and limiter.on_overload(now) and self._bulkhead is not None:
+        if limiter is not None and is_overload:
+            self._note_overload(limiter, now)
+
+    def _note_overload(self, limiter: Limiter, now: float) -> None:
+        if limiter.on_overload(now) and self._bulkhead is not None:
             self._resize(self._bulkhead, limiter)
 
     def _tell(self, breaker: Breaker, now: float, tell: Callable[[], None]) -> None:
@@ -294,6 +303,9 @@ class Guard:
             tell()
             self._log(breaker, before)
         if breaker.state == "open" and before != "open" and self._bulkhead is not None:
+            if self._limiter is not None:
+                self._limiter.restart()
+                self._resize(self._bulkhead, self._limiter)
             self._rejected["open"] += self._bulkhead.queued
             self._bulkhead.refuse_waiters(self._refuse_open(breaker, now))
 
@@ -341,6 +353,10 @@ class Guard:
             transitions=dict(breaker.transitions) if breaker is not None else {},
             reason=breaker.reason if breaker is not None else "",
         )
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, RpcError) and error.status == Status.DEADLINE_EXCEEDED
 
 
 def _is_busy(answer: bytes) -> bool:

@@ -83,6 +83,11 @@ class Limiter:
             self._used = in_flight
         return not self._since <= now < self._until and self._end_window(now)
 
+    def restart(self) -> None:
+        """Begin again at the least limit: what the address can bear is to be found out anew."""
+        self._estimate = float(self._policy.min)
+        self.limit = self._policy.min
+
     def on_overload(self, now: float) -> bool:
         """Take in a request that tells of overload; True when `limit` has changed."""
         self._overloads += 1
