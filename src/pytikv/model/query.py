@@ -126,7 +126,9 @@ class RowPages(Generic[R]):
         return self._where is None or self._where(row)
 
     async def _next_found(self) -> list[Found]:
-        """Return the next stored pairs, in order; none: that was all."""
+        """Return the next stored pairs, in order; none: that was all. Raises SchemaError for an index not built."""
+        if self._readers is None and self._plan.index is not None:
+            await self._rows.catalog.require(self._txn, self._plan.index.name)
         while self._readers or self._groups:
             if not self._readers:
                 spans = self._groups.pop(0)

@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
+from pytikv.model.catalog import Catalog
 from pytikv.model.changes import Changes, Differ
 from pytikv.model.codecs import RowCodec
 from pytikv.model.errors import RowExists, UniqueViolation, shown
@@ -39,6 +40,7 @@ class Rows(Generic[R]):
     """The rows of one table. See the module's docstring."""
 
     def __init__(self, schema: TableSchema, records: Records[R], codec: RowCodec[R], layout: Layout) -> None:
+        self.catalog = Catalog(schema, layout)
         self.schema = schema
         self.records = records
         self.codec = codec
@@ -123,6 +125,7 @@ class Rows(Generic[R]):
         values = [self.records.key_part(part.field, fields[part.field]) for part in index.parts]
         if None in values:
             raise self.records.error(f"has any number of rows with None in index {index.name!r}: use query")
+        await self.catalog.require(txn, index.name)
         entry_key = self.layout.unique_key(index, values)
         value = await txn.get(entry_key)
         if value is None:
@@ -147,6 +150,7 @@ class Rows(Generic[R]):
                 for place, value in self.differ.stored(record, encoded).items():
                     await txn.put(place, value)
             return
+        await self.catalog.require(txn)
         wanted: list[bytes] = []
         for record, key, encoded in rows:
             wanted.append(self.layout.row_key(encoded))
@@ -158,7 +162,7 @@ class Rows(Generic[R]):
                 row_key = self.layout.row_key(encoded)
                 text = f"table {self.schema.name!r} has a row with the key {shown(self._shown_key(key))} already"
                 raise RowExists(text, table=self.schema.name, key=row_key)
-            changes = self.differ.put(self._old(stored), record, encoded, key)
+            changes = self.differ.put(self.old(stored), record, encoded, key)
             self._check_unique(changes.exclusive, seen)
             await self._apply(txn, changes, seen)
 
@@ -199,7 +203,7 @@ class Rows(Generic[R]):
             stored = seen.get(row_key)
             if stored is not None:
                 key = self.layout.key_of_row(row_key)
-                await self._apply(txn, self.differ.delete(self._old(stored), encoded, key), seen)
+                await self._apply(txn, self.differ.delete(self.old(stored), encoded, key), seen)
                 count += 1
         return count
 
@@ -209,7 +213,7 @@ class Rows(Generic[R]):
             return dict(await txn.batch_get_for_update(keys))
         return dict(await txn.batch_get(keys))
 
-    def _old(self, stored: bytes | None) -> Any:
+    def old(self, stored: bytes | None) -> Any:
         """Return what is known of a row by its main value: a record, or its main fields."""
         if stored is None:
             return None

@@ -25,7 +25,8 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
-from pytikv.client.txn.blocking import Snapshot, Transaction
+from pytikv.client.txn.blocking import Snapshot, Transaction, TransactionClient
+from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
@@ -33,11 +34,13 @@ from pytikv.model.codecs import RowCodec
 from pytikv.model.cursor import open_cursor, seal_cursor
 from pytikv.model.errors import SchemaError
 from pytikv.model.layout import Layout
+from pytikv.model.maintain import CheckReport, Maintenance
 from pytikv.model.planner import Plan, check_limit, plan_query
 from pytikv.model.query import RowPages, iterate_rows
 from pytikv.model.records import records_of
 from pytikv.model.rows import Rows
 from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
+from pytikv.model.walk import BATCH, OnProgress, Progress
 
 __all__ = ["AsyncReader", "BlockingReader", "Page", "Table"]
 
@@ -100,6 +103,8 @@ class Table(Generic[R]):
             records, chosen, version=version, renamed=renamed, compress=compress, plain=self.schema.is_text
         )
         self.rows = Rows(self.schema, records, row_codec, Layout(self.schema, records, row_codec))
+        self.version = version
+        self._maintenance = Maintenance(self.rows, self.rows.catalog)
         self._cursor_key = hashlib.sha256(self.schema.fingerprint.encode() + b"/" + secret).digest()
         self._register()
 
@@ -376,6 +381,83 @@ class Table(Generic[R]):
         """Delete rows; return how many there were."""
         return _drive_write(txn, self.rows.delete, tuple(keys))
 
+    # --- work on the whole table --------------------------------------------------------------------------------------
+
+    @overload
+    def build_index(
+        self, db: TransactionClient, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Progress: ...
+    @overload
+    def build_index(
+        self, db: AsyncTransactionClient, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Coroutine[Any, Any, Progress]: ...
+    def build_index(self, db: Any, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None) -> Any:
+        """Build an index of a table in use, in transactions of `batch` rows; begun again, it goes on where it was.
+
+        Every program that writes the table must know of the index by then. Queries may use it when this has returned.
+        `on_progress` is called after each batch. Raises UniqueViolation where two rows have one value.
+        """
+        return _drive_client(db, self._maintenance.build_index, name, batch=batch, on_progress=on_progress)
+
+    @overload
+    def check(
+        self,
+        db: TransactionClient,
+        *,
+        repair: bool = False,
+        batch: int = BATCH,
+        on_progress: OnProgress | None = None,
+    ) -> CheckReport: ...
+    @overload
+    def check(
+        self,
+        db: AsyncTransactionClient,
+        *,
+        repair: bool = False,
+        batch: int = BATCH,
+        on_progress: OnProgress | None = None,
+    ) -> Coroutine[Any, Any, CheckReport]: ...
+    def check(self, db: Any, *, repair: bool = False, batch: int = BATCH, on_progress: OnProgress | None = None) -> Any:
+        """Compare the rows with the entries of all indexes, both ways; with `repair`, mend what does not agree.
+
+        Rows are right by definition. The table may be in use. The report counts and shows what was found.
+        """
+        return _drive_client(db, self._maintenance.check, repair=repair, batch=batch, on_progress=on_progress)
+
+    @overload
+    def migrate(
+        self,
+        db: TransactionClient,
+        *,
+        convert: Callable[[R], R] | None = None,
+        batch: int = BATCH,
+        on_progress: OnProgress | None = None,
+    ) -> Progress: ...
+    @overload
+    def migrate(
+        self,
+        db: AsyncTransactionClient,
+        *,
+        convert: Callable[[R], R] | None = None,
+        batch: int = BATCH,
+        on_progress: OnProgress | None = None,
+    ) -> Coroutine[Any, Any, Progress]: ...
+    def migrate(
+        self,
+        db: Any,
+        *,
+        convert: Callable[[R], R] | None = None,
+        batch: int = BATCH,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
+        """Write anew every row that was written by another `version` of the table; begun again, it goes on.
+
+        `convert` may change each on its way, but not its key. The table may be in use.
+        """
+        return _drive_client(
+            db, self._maintenance.migrate, version=self.version, convert=convert, batch=batch, on_progress=on_progress
+        )
+
 
 class Page(NamedTuple, Generic[R]):
     """Rows of one page of a query, and the cursor for the next one; None: this was the last."""
@@ -415,3 +497,12 @@ def _drive_write(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: A
     if isinstance(txn, (Snapshot, AsyncSnapshot)):
         raise WrongType("a snapshot is read only: write in a transaction, as with db.begin() as txn")
     return _drive(txn, work, *args)
+
+
+def _drive_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> Any:
+    """Do work of a client: in the calling thread where it is blocking, else as a coroutine."""
+    if isinstance(db, TransactionClient):
+        return db._rt.run(work(db._core, *args, **options))
+    if isinstance(db, AsyncTransactionClient):
+        return work(db, *args, **options)
+    raise WrongType(f"the first argument is a transaction client, not {type(db).__name__}")
