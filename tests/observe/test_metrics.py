@@ -127,6 +127,7 @@ def test_requests_to_stores(registry: CollectorRegistry, server: ServerProcess) 
     }
     assert samples(registry, "tikv_region_cache_lookups_total") == {("hit",): 4, ("miss",): 1}
     assert samples(registry, "tikv_region_cache_reloads_total") == {(): 0}
+    assert samples(registry, "tikv_batch_commands_size_bucket")["1.0",] == 5  # a blocking client sends one by one
     assert samples(registry, "tikv_batch_keys_sum") == {("raw_batch_get",): 3}
 
 
@@ -200,6 +201,8 @@ def test_asynchronous_calls_under_way(registry: CollectorRegistry, server: Serve
 
     asyncio.run(use())
     assert counts(registry, "tikv_request_duration_seconds") == {("raw_get", "ok"): 6}
+    assert counts(registry, "tikv_batch_commands_size") == {(): 2}
+    assert samples(registry, "tikv_batch_commands_size_sum") == {(): 6}
 
 
 def test_exemplars_name_the_trace(registry: CollectorRegistry) -> None:

@@ -28,6 +28,7 @@ from pytikv.observe import state, telemetry
 from pytikv.observe.state import ClusterStats
 from pytikv.observe.telemetry import Telemetry
 from pytikv.rt.interface import Runtime
+from pytikv.wire.batch_commands import watch_frames
 
 __all__ = ["Backend", "Connection", "View", "closed_backend", "open_connections"]
 
@@ -212,7 +213,8 @@ def _stats() -> list[ClusterStats]:
 state.provide(_stats)
 
 
-def _on_sinks(_: bool) -> None:
+def _on_sinks(is_observed: bool) -> None:
+    watch_frames(telemetry.frame if is_observed else None)
     for connection in open_connections():
         connection.observe()
 

@@ -41,6 +41,7 @@ __all__ = [
     "behind",
     "current_record",
     "forget_record",
+    "frame",
     "install",
     "on_change",
     "remove",
@@ -85,7 +86,7 @@ _new_tuple = tuple.__new__
 
 
 class Sink:
-    """Whoever listens: a base class. All three are called in the thread of the call, and must not raise.
+    """Whoever listens: a base class. All are called in the thread of the call, and must not raise.
 
     A sink pays only for the methods that it defines.
     """
@@ -99,6 +100,9 @@ class Sink:
     def on_end(self, record: CallRecord) -> None:
         """The call has ended: `status`, `error`, `ended` and the steps are there."""
 
+    def on_frame(self, size: int) -> None:
+        """A message with `size` commands goes to a store: of several calls, where they came together."""
+
 
 _current: ContextVar[CallRecord | None] = ContextVar("pytikv_record", default=None)
 current_record = _current.get
@@ -108,6 +112,7 @@ _sinks: tuple[Sink, ...] = ()
 _on_begin: tuple[Callable[[CallRecord], None], ...] = ()
 _on_step: tuple[Callable[[CallRecord, Step], None], ...] = ()
 _on_end: tuple[Callable[[CallRecord], None], ...] = ()
+_on_frame: tuple[Callable[[int], None], ...] = ()
 _is_idle: Callable[[], bool] | None = None
 _listeners: list[Callable[[bool], None]] = []
 _faulty: set[int] = set()
@@ -321,6 +326,15 @@ def behind(now: Callable[[], float], name: str, work: Callable[[], Coroutine[Any
     return observed
 
 
+def frame(size: int) -> None:
+    """Tell the sinks of a message with `size` commands."""
+    for on_frame in _on_frame:
+        try:
+            on_frame(size)
+        except Exception as error:
+            _on_fault(on_frame, error)
+
+
 def forget_record() -> None:
     """Let what the present task does belong to no call: it was begun by one, and works for many."""
     if _current.get() is not None:
@@ -358,11 +372,12 @@ def on_change(listener: Callable[[bool], None]) -> None:
 
 
 def _set_sinks(sinks: tuple[Sink, ...]) -> None:
-    global _sinks, _on_begin, _on_step, _on_end, _is_idle
+    global _sinks, _on_begin, _on_step, _on_end, _on_frame, _is_idle
     _sinks = sinks
     _on_begin = tuple(sink.on_begin for sink in sinks if getattr(type(sink), "on_begin", None) is not Sink.on_begin)
     _on_step = tuple(sink.on_step for sink in sinks if getattr(type(sink), "on_step", None) is not Sink.on_step)
     _on_end = tuple(sink.on_end for sink in sinks if getattr(type(sink), "on_end", None) is not Sink.on_end)
+    _on_frame = tuple(sink.on_frame for sink in sinks if getattr(type(sink), "on_frame", None) is not Sink.on_frame)
     _is_idle = getattr(sinks[0], "is_idle", None) if len(sinks) == 1 else None
 
 

@@ -29,7 +29,7 @@ from pytikv.wire.http2.frames import ErrorCode, StreamError
 from pytikv.wire.http2.headers import Header
 from pytikv.wire.http2.streams import State, Stream
 
-__all__ = ["BATCH_COMMANDS_PATH", "BatchStream"]
+__all__ = ["BATCH_COMMANDS_PATH", "BatchStream", "watch_frames"]
 
 BATCH_COMMANDS_PATH: Final = b"/tikvpb.Tikv/BatchCommands"
 
@@ -43,6 +43,15 @@ _SEND_TIME_LEN: Final = 10
 
 Pending = tuple[Future[bytes], bytes, float]
 """Future, the tag of the slot that must answer, deadline."""
+
+
+_on_frame: Callable[[int], None] | None = None
+
+
+def watch_frames(watcher: Callable[[int], None] | None) -> None:
+    """Tell `watcher` of each message that any stream sends how many commands are in it; None: nobody."""
+    global _on_frame
+    _on_frame = watcher
 
 
 class BatchStream:
@@ -136,6 +145,8 @@ class BatchStream:
             self._send(parts, idents)
 
     def _send(self, parts: list[bytes], idents: list[bytes]) -> None:
+        if _on_frame is not None:
+            _on_frame(len(idents))
         packed = b"".join(idents)
         parts += (b"\x12", envelope.varint(len(packed)), packed)
         try:
@@ -175,6 +186,8 @@ class BatchStream:
             self.flush()
             self._owner.flush()
             return ident
+        if _on_frame is not None:
+            _on_frame(1)
         stream.send_window -= frame_size
         engine.send_window -= frame_size
         self._write(

@@ -4,7 +4,7 @@ Names without a unit in them count things. `store` is ``host:port``, of a store 
 of an error; `method` is the API and the operation (``raw_get``, ``txn_commit``). All label values come from small sets,
 so the number of series is bounded: methods times codes, stores times RPCs times codes.
 
-The objects are prometheus_client's own, made for no registry: `sink.Metrics` collects them. The two that every call
+The objects are prometheus_client's own, made for no registry: `sink.Metrics` collects them. Those that every call
 counts into are made to be quicker (`histogram`).
 """
 
@@ -57,7 +57,9 @@ class Families:
         self.hedges = count("tikv_hedges", "Second tries of reads, by whether their answer was the first.", "result")
         for result in ("won", "lost"):  # there from the start, so that their rates are
             self.hedges.labels(result)
-        self.frames = sizes("tikv_batch_commands_size", "Commands that were sent to a store in one message.")
+        self.frames = CellHistogram(
+            "tikv_batch_commands_size", "Commands that were sent to a store in one message.", (), SIZES
+        )
         self.connects = seconds("tikv_connect_duration_seconds", "Connections made.", "store", "status")
         self.queued = seconds("tikv_queue_wait_seconds", "Waits for a place at a store, or for a connection.", "store")
         self.build = Gauge(

@@ -117,7 +117,11 @@ class CellHistogram:
         """Return the series of these values of the labels, made at need."""
         found = self.cells.get(values)
         if found is None:
-            made = Cell(self._bounds) if self._shared is None else SharedCell(self._shared.labels(*values))
+            made = (
+                Cell(self._bounds)
+                if self._shared is None
+                else SharedCell(self._shared.labels(*values) if values else self._shared)
+            )
             found = self.cells.setdefault(values, made)  # one step: two threads get the same one
         return found
 

@@ -71,6 +71,7 @@ class Metrics(Sink, Collector):
         self._hit = families.lookups.labels("hit").inc
         self._miss = families.lookups.labels("miss").inc
         self._hits = self._misses = 0
+        self._frames = families.frames.cell()
 
     # --- as a sink ----------------------------------------------------------------------------------------------------
 
@@ -113,6 +114,12 @@ class Metrics(Sink, Collector):
         if self._shared is not None:
             self._hit(_hits(record.steps))
             self._shared.on_end(len(self._live), record.ended or record.began)
+
+    def on_frame(self, size: int) -> None:
+        """See `Sink`."""
+        self._frames.append(size)
+        if len(self._frames) >= FULL:
+            self._frames.settle()
 
     def _on_facts(self, method: str, status: str, facts: dict[str, Any]) -> None:
         """Count what transactions tell of themselves, and numbers of keys."""
