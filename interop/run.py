@@ -6,6 +6,9 @@ get, batch get and scan, does its own checks and leaves 50 pairs behind; our cli
 With transactions both sides also leave locks of clients that died, for the other side to meet (`transactions.py`). See
 README.md beside this file.
 
+Also run: the recorded conformance scenarios, h2spec (`suites.py`), and an OpenTelemetry collector that our client's
+traces are sent to (`collector.py`).
+
 Peers whose toolchain is missing are named and skipped. The exit code is 1 when a check failed, 0 otherwise, also when
 peers were skipped (`--require` turns named skips into failures).
 """
@@ -21,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import collector
 from programs import HERE, PEERS, Peer, Skipped
 from results import Result, show
 from suites import conformance, h2spec
@@ -191,6 +195,10 @@ def main() -> int:
         with serve("v1") as address:
             print("h2spec ...", flush=True)
             results.append(h2spec(address))
+    if not arguments.only or "otel" in arguments.only:
+        with serve("v1") as address:
+            print("OpenTelemetry collector ...", flush=True)
+            results.append(collector.traces(address))
     show(results)
     failed = any(r.failures for r in results)
     return 1 if failed or (arguments.require and any(r.skipped for r in results)) else 0

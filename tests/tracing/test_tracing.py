@@ -324,3 +324,32 @@ def test_the_embedded_store_has_no_server_and_no_path_in_its_spans() -> None:
         "db.operation.name": "raw_get",
         "tikv.embedded": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("RawGet", "tikvpb.Tikv/RawGet"),
+        ("KVPessimisticRollback", "tikvpb.Tikv/KVPessimisticRollback"),
+        ("SplitRegion", "tikvpb.Tikv/SplitRegion"),
+        ("UnsafeDestroyRange", "tikvpb.Tikv/UnsafeDestroyRange"),
+        ("GetRegion", "pdpb.PD/GetRegion"),
+        ("GetGCState", "pdpb.PD/GetGCState"),
+        ("LoadKeyspace", "keyspacepb.Keyspace/LoadKeyspace"),
+    ],
+)
+def test_rpcs_are_named_with_their_service(name: str, method: str) -> None:
+    from pytikv.observe.semconv import step_name
+    from pytikv.observe.telemetry import Step
+
+    assert step_name(Step("rpc", name, 0.0, 1.0)) == method
+
+
+def test_every_rpc_to_a_store_is_named_as_one() -> None:
+    from pytikv.client import rpcs
+    from pytikv.observe.semconv import step_name
+    from pytikv.observe.telemetry import Step
+
+    for one in vars(rpcs).values():
+        if isinstance(one, rpcs.Rpc):
+            assert step_name(Step("rpc", one.name, 0.0, 1.0)) == one.path.decode().strip("/")
