@@ -17,7 +17,7 @@ where PD lacks them, replaced by ScanRegions and unary look-ups for good.
 Requests carry the metadata of whom they are made for (`pytikv.context`); one that several wait for, that of the first.
 
 Keys here are in region form (codec.api). Errors: ConnectionFailed with each address and its reason when no member
-could be reached in time; RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
+could be reached in time, DeadlineExceeded where that time was too short to tell (less than `timeout_s`); RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
 
 Sources: pd client/ and server/grpc_service.go.
 """
@@ -173,6 +173,7 @@ class PdClient:
     async def _find_leader(self, deadline: float, *, grace_s: float = 0.0, patience: float = float("inf")) -> None:
         rt = self._rt
         backoffer = Backoffer(rt, deadline, self._rules)
+        fair_at = rt.now() + self._timeout_s
         while True:
             addresses = self._members.candidates()
             found = await ask_members(rt, self._pool, addresses, deadline, timeout_s=self._timeout_s, grace_s=grace_s)
@@ -185,11 +186,11 @@ class PdClient:
                 raise found.refused
             is_hopeless = found.hopeless == len(addresses)
             if is_hopeless or rt.now() >= min(deadline, patience):
-                raise self._unreachable(found)
+                raise self._unreachable(found, is_fair=rt.now() >= fair_at)
             try:
                 await backoffer.backoff(backoff.PD_RPC, "no leader of PD is known")
             except (ConnectionFailed, DeadlineExceeded) as error:
-                raise self._unreachable(found) from error
+                raise self._unreachable(found, is_fair=rt.now() >= fair_at) from error
 
     def _take(self, found: Round) -> None:
         """Take over a round's answers: the one that names the leader last, so that its members count."""
@@ -202,7 +203,11 @@ class PdClient:
         if self._members.cluster_id != self.header.cluster_id:
             self.header = pdpb.RequestHeader(cluster_id=self._members.cluster_id)
 
-    def _unreachable(self, found: Round) -> ConnectionFailed:
+    @staticmethod
+    def _unreachable(found: Round, *, is_fair: bool) -> TikvError:
+        """Return what to raise. Silence says nothing of PD where it had no fair time to answer."""
+        if found.timeouts == len(found.failures) > 0 and not is_fair:
+            return DeadlineExceeded(f"the time for the call ran out before PD's leader was found: {found.reasons()}")
         return ConnectionFailed(f"no leader of PD could be reached: {found.reasons()}")
 
     async def _refresh(self) -> None:

@@ -21,7 +21,7 @@ from pytikv.client.resilience.guard import Refused
 from pytikv.errors import ConnectionFailed, Overloaded
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Future, Runtime
-from pytikv.wire.errors import ConnectFailed, RpcError
+from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
 __all__ = ["Round", "ask_members"]
 
@@ -40,6 +40,8 @@ class Round:
     """Why a member was not asked at all, of the last one of which that is true: its breaker is open."""
     refusals: int = 0
     """How many members were not asked."""
+    timeouts: int = 0
+    """How many failures were no more than silence until time was up."""
     hopeless: int = 0
     """How many failures waiting cannot mend: certificates, a peer that speaks something else."""
 
@@ -98,6 +100,7 @@ async def ask_members(
     for address in addresses:
         if address not in outcome.failures and all(answer.asked != address for answer in outcome.answers):
             outcome.failures[address] = "no answer in time"
+            outcome.timeouts += 1
     return outcome
 
 
@@ -118,16 +121,20 @@ async def _ask(rt: Runtime, pool: AnyPool, address: str, until: float, outcome: 
         answer = read_answer(address, pdpb.GetMembersResponse.FromString(data), uses_tls=pool.uses_tls)
     except ConnectFailed as error:
         outcome.hopeless += error.reason in _HOPELESS
+        outcome.timeouts += error.reason == "timeout"
         outcome.failures[address] = error.details
     except ConnectionFailed as error:
         cause = error.__cause__
-        outcome.hopeless += isinstance(cause, ConnectFailed) and cause.reason in _HOPELESS
+        reason = cause.reason if isinstance(cause, ConnectFailed) else ""
+        outcome.hopeless += reason in _HOPELESS
+        outcome.timeouts += reason == "timeout"
         outcome.failures[address] = str(error)
     except Refused as error:
         outcome.refused = error.error
         outcome.refusals += 1
         outcome.failures[address] = error.details
     except (RpcError, Overloaded, TimeoutError) as error:
+        outcome.timeouts += not isinstance(error, RpcError) or error.status == Status.DEADLINE_EXCEEDED
         outcome.failures[address] = str(error) or type(error).__name__
     except DecodeError:
         outcome.failures[address] = "its answer is no GetMembersResponse: this is not PD"

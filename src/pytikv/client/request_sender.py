@@ -437,6 +437,8 @@ class RequestSender:
         reason = error.__cause__.reason if isinstance(error.__cause__, ConnectFailed) else ""
         if reason in _MISMATCH:
             raise error  # certificates and protocols do not mend themselves
+        if self._rt.now() >= call.backoffer.deadline:  # nor does the store stand accused for a time that was too short
+            raise call.backoffer.exhausted(error)
         self._stores.mark_unreachable(store.id, self._rt.now())
         self._pass_over(selector, peer)
         await call.backoffer.backoff(backoff.TIKV_RPC, error)
