@@ -17,7 +17,8 @@ where PD lacks them, replaced by ScanRegions and unary look-ups for good.
 Requests carry the metadata of whom they are made for (`pytikv.context`); one that several wait for, that of the first.
 
 Keys here are in region form (codec.api). Errors: ConnectionFailed with each address and its reason when no member
-could be reached in time, DeadlineExceeded where that time was too short to tell (less than `timeout_s`); RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
+could be reached in time, DeadlineExceeded where that time was too short to tell (less than `timeout_s`, once
+connected); RegionUnavailable while the cluster is not bootstrapped; ConfigError, ServerError.
 
 Sources: pd client/ and server/grpc_service.go.
 """
@@ -173,7 +174,7 @@ class PdClient:
     async def _find_leader(self, deadline: float, *, grace_s: float = 0.0, patience: float = float("inf")) -> None:
         rt = self._rt
         backoffer = Backoffer(rt, deadline, self._rules)
-        fair_at = rt.now() + self._timeout_s
+        fair_at = rt.now() + (0.0 if grace_s else self._timeout_s)  # at connect the time is what the user gave PD
         while True:
             addresses = self._members.candidates()
             found = await ask_members(rt, self._pool, addresses, deadline, timeout_s=self._timeout_s, grace_s=grace_s)
