@@ -10,13 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import pytikv
 from pytikv.errors import ConfigError, WrongType
 from pytikv.observe import metrics, telemetry
 from pytikv.observe.metrics.histogram import FULL
 from pytikv.testing.server import ServerProcess
+
+from .scraping import counts, samples
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -35,21 +36,6 @@ def registry() -> Iterator[CollectorRegistry]:
 def server() -> Iterator[ServerProcess]:
     with ServerProcess() as server:
         yield server
-
-
-def samples(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
-    """Return the samples of a name, by the values of their labels in the order of the labels' names."""
-    found: dict[tuple[str, ...], float] = {}
-    for family in parse_text(generate_latest(registry).decode()):
-        for sample in family.samples:
-            if sample.name == name:
-                found[tuple(value for _, value in sorted(sample.labels.items()))] = sample.value
-    return found
-
-
-def counts(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
-    """Return how often each series of a histogram was observed."""
-    return samples(registry, f"{name}_count")
 
 
 def test_three_gets_and_a_failed_put(registry: CollectorRegistry) -> None:

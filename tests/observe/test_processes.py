@@ -12,7 +12,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from .scraping import samples_in
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -58,12 +59,6 @@ def run(program: str, **environment: str) -> str:
     return done.stdout
 
 
-def values(text: str, name: str) -> dict[tuple[str, ...], float]:
-    """Return the samples of a name, by the values of their labels in the order of the labels' names."""
-    found = [sample for family in parse_text(text) for sample in family.samples if sample.name == name]
-    return {tuple(value for _, value in sorted(sample.labels.items())): sample.value for sample in found}
-
-
 def test_a_forked_child_counts_from_zero() -> None:
     text = run(
         """
@@ -78,7 +73,7 @@ def test_a_forked_child_counts_from_zero() -> None:
     )
     child, parent = text.split("----")
     for part, gets in ((child, 2), (parent, 3)):
-        assert values(part, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): gets}
+        assert samples_in(part, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): gets}
 
 
 def test_a_forked_child_closes_the_server_of_its_parent() -> None:
@@ -115,10 +110,10 @@ def test_several_processes_are_told_as_one(tmp_path: Path) -> None:
         """,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
     )
-    assert values(text, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): 111}
-    assert values(text, "tikv_request_duration_seconds_bucket")["+Inf", "raw_get", "ok"] == 111
+    assert samples_in(text, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): 111}
+    assert samples_in(text, "tikv_request_duration_seconds_bucket")["+Inf", "raw_get", "ok"] == 111
     assert sum(1 for line in text.splitlines() if line.startswith("# TYPE tikv_request_duration_seconds ")) == 1
-    assert values(text, "pytikv_build_info") != {}
+    assert samples_in(text, "pytikv_build_info") != {}
     assert len(list(tmp_path.glob("histogram_*.db"))) == 3
 
 
@@ -168,11 +163,11 @@ def test_gauges_of_several_processes(tmp_path: Path) -> None:
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
     )
     alive, closed, gone = text.split("----")
-    assert values(alive, "tikv_pool_connections_max") == {(): 512}
-    assert values(alive, "tikv_requests_in_flight") == {(): 0}
-    assert values(alive, "tikv_store_avoided") == dict.fromkeys(values(alive, "tikv_store_avoided"), 0)
-    assert values(alive, "tikv_region_cache_lookups_total") == {("hit",): 0, ("miss",): 2}
-    assert values(closed, "tikv_pool_connections_max") == {(): 0}
-    assert set(values(closed, "tikv_pool_connections").values()) == {0}
-    assert values(gone, "tikv_pool_connections_max") == {(): 0}  # this process has none
-    assert values(gone, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): 2}
+    assert samples_in(alive, "tikv_pool_connections_max") == {(): 512}
+    assert samples_in(alive, "tikv_requests_in_flight") == {(): 0}
+    assert samples_in(alive, "tikv_store_avoided") == dict.fromkeys(samples_in(alive, "tikv_store_avoided"), 0)
+    assert samples_in(alive, "tikv_region_cache_lookups_total") == {("hit",): 0, ("miss",): 2}
+    assert samples_in(closed, "tikv_pool_connections_max") == {(): 0}
+    assert set(samples_in(closed, "tikv_pool_connections").values()) == {0}
+    assert samples_in(gone, "tikv_pool_connections_max") == {(): 0}  # this process has none
+    assert samples_in(gone, "tikv_request_duration_seconds_count") == {("raw_get", "ok"): 2}
