@@ -15,6 +15,7 @@ import contest
 import harness
 import instructions
 import measures
+import observing
 import report
 import txn_measures
 from report import Line
@@ -116,6 +117,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "transactions, our server": lambda: txn_measures.our_server(effort),
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
         "everything off": instructions.measure,
+        "observing": observing.measure,
     }
 
 
