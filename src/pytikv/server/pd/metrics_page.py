@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from pytikv.codec.api import NULL_KEYSPACE_ID
 from pytikv.server.metrics.model import NO_LABELS, Family, Labels, counter, gauge, histogram
 from pytikv.server.metrics.pd import PdMetrics
+from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.http_api import store_state
 from pytikv.server.pd.members import VERSION
 from pytikv.server.pd.regions import RegionInfo
@@ -52,6 +54,7 @@ def pd_families(pd: PdServer, metrics: PdMetrics) -> Callable[[], Iterator[Famil
         yield gauge("service_member_role", "Whether the member leads.", [({"service": "PD"}, 1)])
         yield from _tso(pd, metrics)
         yield from _cluster(pd, regions)
+        yield from _resource_groups(pd)
         yield from _calls(metrics)
 
     return families
@@ -118,6 +121,53 @@ def _states_of(pd: PdServer, regions: list[RegionInfo]) -> list[tuple[str, int]]
         ("down-peer-region-count", sum(bool(region.down_peers) for region in regions)),
         ("pending-peer-region-count", sum(bool(region.pending_peers) for region in regions)),
     ]
+
+
+_CONSUMED = (
+    ("resource_unit_read_request_unit_sum", "Request units of reads.", "r_r_u"),
+    ("resource_unit_write_request_unit_sum", "Request units of writes.", "w_r_u"),
+    ("resource_read_byte_sum", "Bytes read.", "read_bytes"),
+    ("resource_write_byte_sum", "Bytes written.", "write_bytes"),
+    ("resource_kv_cpu_time_ms_sum", "Time of stores' processors, in milliseconds.", "total_cpu_time_ms"),
+)
+
+
+def _resource_groups(pd: PdServer) -> Iterator[Family]:
+    groups = [
+        ({"resource_group": name, "keyspace_name": _keyspace_name(pd, keyspace_id)}, group)
+        for keyspace_id, name, group in pd.resource_groups
+    ]
+    settings: list[tuple[Labels, float]] = []
+    for labels, group in groups:
+        limits = group.r_u_settings.r_u.settings
+        known = {"priority": group.priority, "ru_per_sec": limits.fill_rate, "ru_capacity": limits.burst_limit}
+        settings += [({**labels, "type": name}, value) for name, value in known.items()]
+    yield gauge("resource_manager_server_group_config", "Settings of resource groups.", settings)
+    named = [({**labels, "name": labels["resource_group"]}, group) for labels, group in groups]
+    yield gauge(
+        "resource_manager_resource_unit_available_ru",
+        "Request units that a group's bucket holds; below 0: that it has lent.",
+        [(labels, group.r_u_settings.r_u.tokens) for labels, group in named],
+    )
+    for name, help, field in _CONSUMED:
+        values = [({**labels, "type": "tp"}, getattr(group.RUStats, field)) for labels, group in named]
+        yield counter(f"resource_manager_{name}", help, values)
+    yield counter(
+        "resource_manager_resource_request_count",
+        "Requests of resource groups.",
+        [
+            ({**labels, "type": kind}, getattr(group.RUStats, f"kv_{kind}_rpc_count"))
+            for labels, group in named
+            for kind in ("read", "write")
+        ],
+    )
+
+
+def _keyspace_name(pd: PdServer, keyspace_id: int) -> str:
+    try:
+        return "" if keyspace_id == NULL_KEYSPACE_ID else str(pd.keyspaces.by_id(keyspace_id).name)
+    except PdError:
+        return str(keyspace_id)
 
 
 def _calls(metrics: PdMetrics) -> Iterator[Family]:

@@ -1,11 +1,13 @@
 """PD as an object: what a store in the same process calls, and what the gRPC and HTTP services show.
 
-Parts, each with its own state: `oracle` (timestamps), `regions`, `stores`, `keyspaces`, the GC states and the ids.
+Parts, each with its own state: `oracle` (timestamps), `regions`, `stores`, `keyspaces`, `resource_groups`, the GC
+states and the ids.
 Every change goes through one mutex, `_writer`, which is held while the storage writes: changes reach the disk and the
 memory in the same order, and memory never shows what the disk refused (regions excepted, which only copy what stores
 report). Reading never waits for the disk.
 
-Durable at return: cluster id, bootstrap, stores, ids, timestamps' bound, keyspaces, GC states.
+Durable at return: cluster id, bootstrap, stores, ids, timestamps' bound, keyspaces, GC states, settings of resource
+groups.
 
 All methods may be called from any thread. Those that write the disk say so; a loop calls them through `run_blocking`.
 Sources: PD server/cluster, pkg/tso, pkg/id; kvproto pdpb for the messages.
@@ -32,6 +34,7 @@ from pytikv.server.pd.keyspaces import DEFAULT_KEYSPACE, Keyspaces
 from pytikv.server.pd.oracle import TimestampOracle
 from pytikv.server.pd.region_map import RegionMap
 from pytikv.server.pd.regions import RegionInfo
+from pytikv.server.pd.resource_groups import ResourceGroups
 from pytikv.server.pd.storage import MetaStorage, load_number, u64_key
 from pytikv.server.pd.stores import StoreTable
 from pytikv.types import Timestamp
@@ -82,6 +85,7 @@ class PdServer:
         self._gc = GcStates.load(storage.get(keys.GC_KEY))
         self.region_heartbeats: Counter[int] = Counter()
         """By store: how many reports of regions it has sent."""
+        self.resource_groups = ResourceGroups(storage, self._writer, time)
         self.keyspaces = Keyspaces()
         self._load_keyspaces()
 

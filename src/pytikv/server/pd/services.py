@@ -1,4 +1,4 @@
-"""The routes of PD's port: pdpb.PD, keyspacepb.Keyspace, gRPC health and the two calls of etcd.
+"""The routes of PD's port: pdpb.PD, keyspacepb.Keyspace, resource groups, gRPC health and two calls of etcd.
 
 What is not here answers UNIMPLEMENTED, on which clients fall back (client-go: GetGCState to etcd's Range,
 BatchScanRegions to ScanRegions). Scattering does nothing, as there is nowhere to scatter to, and is always finished.
@@ -18,6 +18,7 @@ from pytikv.server.pd.errors import PdError
 from pytikv.server.pd.gc_service import gc_routes
 from pytikv.server.pd.members import etcd_routes, members
 from pytikv.server.pd.region_service import region_routes
+from pytikv.server.pd.resource_service import resource_routes
 from pytikv.server.pd.server import PdServer
 from pytikv.server.pd.tso_service import TsoService
 from pytikv.wire.server import Route, Streaming
@@ -38,6 +39,7 @@ def pd_routes(rt: Runtime, pd: PdServer, metrics: PdMetrics | None = None) -> di
         **region_routes(edge, pd),
         **gc_routes(edge, pd),
         **_keyspace_routes(edge, pd),
+        **resource_routes(rt, pd.resource_groups),
         **etcd_routes(pd),
         **health_routes(),
     }

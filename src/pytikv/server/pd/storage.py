@@ -18,6 +18,7 @@ GC_KEY: Final = b"pd/gc"
 STORE_PREFIX: Final = b"pd/store/"
 REGION_PREFIX: Final = b"pd/region/"
 KEYSPACE_PREFIX: Final = b"pd/keyspace/"
+RESOURCE_GROUP_PREFIX: Final = b"pd/resource_group/"
 
 
 class MetaStorage(Protocol):
