@@ -8,7 +8,7 @@ there: a new address or a bad mark is seen by all of them at once, and the hot p
   counts as a tombstone.
 * **Unreachable.** `mark_unreachable` keeps callers away for 0.5 s, doubled each time up to 15 s. When the time is over
   the store is *suspect*: who wants it calls `probe` first (one gRPC health check for all, at most 1 s long), which
-  clears or renews the mark.
+  clears or renews the mark; it takes half of the caller's time at most.
 * **Slow.** `mark_slow` keeps callers away for some seconds when there is another replica; nothing is probed.
 
 Avoiding is advice: where every replica is avoided, the caller uses one all the same. The cache is bounded by the number
@@ -223,7 +223,8 @@ class StoreCache:
         return await self._flights.run(("probe", store_id), lambda: self._probe(store_id, deadline), deadline)
 
     async def _probe(self, store_id: int, deadline: float) -> bool:
-        until = min(deadline, self._rt.now() + PROBE_TIMEOUT_S)
+        now = self._rt.now()
+        until = now + min(PROBE_TIMEOUT_S, (deadline - now) / 2)  # what is left may serve to ask another store
         store = await self.resolve(store_id, until)
         if not store.address:
             raise RegionUnavailable(f"store {store_id} has left the cluster")

@@ -30,7 +30,15 @@ from pytikv.client.pd_status import check_header, fatal_status
 from pytikv.client.pd_stream import LeaderSource, PdStream
 from pytikv.client.pool import ConnectionPool
 from pytikv.client.resilience.guard import Guards, Refused
-from pytikv.errors import CircuitOpen, ConnectionFailed, DeadlineExceeded, InvalidArgument, Overloaded, ServerError, TikvError
+from pytikv.errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidArgument,
+    Overloaded,
+    ServerError,
+    TikvError,
+)
 from pytikv.observe.telemetry import as_step
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.rt.interface import Runtime
@@ -145,6 +153,8 @@ class TsoClient:
                 if fatal is not None:
                     raise fatal from error
                 cause = error
+            except CircuitOpen as error:  # no member may be asked who leads
+                raise copy.copy(error) from error
             except (ConnectionFailed, Overloaded, DeadlineExceeded) as error:
                 if deadline - self._rt.now() <= _LAST_S:
                     raise copy.copy(error) from error  # it is shared with the others who waited
