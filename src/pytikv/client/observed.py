@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Sequence
+from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from pytikv.client.pages import Pages, Pair
@@ -49,27 +50,27 @@ class ObservedRaw:
         """See `RawBackend`. The view is not substituted: its client is."""
         return self.inner.with_config(config)
 
-    def get(self, key: bytes) -> Coroutine[Any, Any, bytes | None]:
+    def get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         """See `RawBackend`."""
         return self._run("raw_get", self.inner.get(key))
 
-    def put(self, key: bytes, value: bytes, ttl: int) -> Coroutine[Any, Any, None]:
+    def put(self, key: bytes, value: bytes, ttl: int) -> CoroutineType[Any, Any, None]:
         """See `RawBackend`."""
         return self._run("raw_put", self.inner.put(key, value, ttl))
 
-    def delete(self, key: bytes) -> Coroutine[Any, Any, None]:
+    def delete(self, key: bytes) -> CoroutineType[Any, Any, None]:
         """See `RawBackend`."""
         return self._run("raw_delete", self.inner.delete(key))
 
-    def batch_get(self, keys: Sequence[bytes]) -> Coroutine[Any, Any, dict[bytes, bytes]]:
+    def batch_get(self, keys: Sequence[bytes]) -> CoroutineType[Any, Any, dict[bytes, bytes]]:
         """See `RawBackend`."""
         return self._run("raw_batch_get", self.inner.batch_get(keys), {"keys": len(keys)})
 
-    def batch_put(self, writes: Sequence[Write]) -> Coroutine[Any, Any, dict[bytes, TikvError]]:
+    def batch_put(self, writes: Sequence[Write]) -> CoroutineType[Any, Any, dict[bytes, TikvError]]:
         """See `RawBackend`."""
         return self._run("raw_batch_put", self.inner.batch_put(writes), {"keys": len(writes)}, _failure_of_batch)
 
-    def batch_delete(self, keys: Sequence[bytes]) -> Coroutine[Any, Any, dict[bytes, TikvError]]:
+    def batch_delete(self, keys: Sequence[bytes]) -> CoroutineType[Any, Any, dict[bytes, TikvError]]:
         """See `RawBackend`."""
         return self._run("raw_batch_delete", self.inner.batch_delete(keys), {"keys": len(keys)}, _failure_of_batch)
 
@@ -77,31 +78,31 @@ class ObservedRaw:
         """See `RawBackend`."""
         return self.inner.span(start, end)
 
-    def scan_page(self, span: Span, limit: int, *, reverse: bool, keys_only: bool) -> Coroutine[Any, Any, RawPage]:
+    def scan_page(self, span: Span, limit: int, *, reverse: bool, keys_only: bool) -> CoroutineType[Any, Any, RawPage]:
         """See `RawBackend`."""
         return self._run("raw_scan", self.inner.scan_page(span, limit, reverse=reverse, keys_only=keys_only))
 
-    def delete_range(self, start: bytes, end: bytes) -> Coroutine[Any, Any, None]:
+    def delete_range(self, start: bytes, end: bytes) -> CoroutineType[Any, Any, None]:
         """See `RawBackend`."""
         return self._run("raw_delete_range", self.inner.delete_range(start, end))
 
-    def get_ttl(self, key: bytes) -> Coroutine[Any, Any, int | None]:
+    def get_ttl(self, key: bytes) -> CoroutineType[Any, Any, int | None]:
         """See `RawBackend`."""
         return self._run("raw_get_ttl", self.inner.get_ttl(key))
 
     def compare_and_swap(
         self, key: bytes, expected: bytes | None, value: bytes | None, ttl: int
-    ) -> Coroutine[Any, Any, CompareAndSwap]:
+    ) -> CoroutineType[Any, Any, CompareAndSwap]:
         """See `RawBackend`."""
         return self._run("raw_compare_and_swap", self.inner.compare_and_swap(key, expected, value, ttl))
 
-    def checksum(self, start: bytes, end: bytes) -> Coroutine[Any, Any, Checksum]:
+    def checksum(self, start: bytes, end: bytes) -> CoroutineType[Any, Any, Checksum]:
         """See `RawBackend`."""
         return self._run("raw_checksum", self.inner.checksum(start, end))
 
     def coprocessor(
         self, name: str, version: str, ranges: Sequence[KeyRange], data: bytes
-    ) -> Coroutine[Any, Any, list[tuple[list[KeyRange], bytes]]]:
+    ) -> CoroutineType[Any, Any, list[tuple[list[KeyRange], bytes]]]:
         """See `RawBackend`."""
         return self._run("raw_coprocessor", self.inner.coprocessor(name, version, ranges, data))
 
@@ -137,7 +138,7 @@ class ObservedPages:
         self._method = method
         self._telemetry = telemetry
 
-    def next_page(self) -> Coroutine[Any, Any, list[Pair]]:
+    def next_page(self) -> CoroutineType[Any, Any, list[Pair]]:
         """See `Pages`."""
         return self._telemetry.run(self._method, self._pages.next_page())
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pytikv.ambient import CallContext, current_ambient
@@ -210,15 +211,15 @@ class Telemetry:
         coroutine: Coroutine[Any, Any, T],
         facts: dict[str, Any] | None = None,
         failure_of: Callable[[T], BaseException | None] | None = None,
-    ) -> Coroutine[Any, Any, T]:
+    ) -> CoroutineType[Any, Any, T]:
         """Return `coroutine`, to be awaited, as the call `method` with a record of its own. Raises what it raises.
 
         `facts`: what is known of the call, for `CallRecord.attributes`; kept, not copied. `failure_of`: returns the
         error that an answer stands for, where not every failure is raised.
         """
         if _is_idle is not None and _is_idle():
-            return coroutine
-        return self._observe(method, coroutine, facts, failure_of)
+            return coroutine  # type: ignore[return-value]  # it is one, whatever the checker calls it
+        return self._observe(method, coroutine, facts, failure_of)  # type: ignore[return-value]
 
     async def _observe(
         self,
@@ -285,10 +286,12 @@ def as_step(
     *,
     store: str = "",
     detail: Any = None,
-) -> Coroutine[Any, Any, T]:
+) -> CoroutineType[Any, Any, T]:
     """Return `coroutine`, to be awaited, as a step of the present call; as it is where nobody listens."""
     record = _current.get()
-    return coroutine if record is None else _timed(record, now, kind, name, coroutine, store, detail)
+    if record is None:
+        return coroutine  # type: ignore[return-value]
+    return _timed(record, now, kind, name, coroutine, store, detail)  # type: ignore[return-value]
 
 
 async def _timed(

@@ -27,7 +27,8 @@ say. Sources: client-go txnkv/transaction/2pc.go, commit.go, txn.go.
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from types import CoroutineType
 from typing import Any, Final, NamedTuple
 
 from pytikv.client import backoff
@@ -268,7 +269,7 @@ class Committer:
 
     # --- the primary --------------------------------------------------------------------------------------------------
 
-    def _commit_primary(self, commit_ts: Timestamp, call: Call) -> Coroutine[Any, Any, list[bytes]]:
+    def _commit_primary(self, commit_ts: Timestamp, call: Call) -> CoroutineType[Any, Any, list[bytes]]:
         """Commit the batch that holds the primary; returns the other keys."""
         return as_step(self._backend.rt.now, "phase", "commit", self._insist_on_primary(commit_ts, call))
 

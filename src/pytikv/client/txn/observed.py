@@ -10,6 +10,7 @@ pipelined), and calls on several keys `keys`, their number.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Sequence
+from types import CoroutineType
 from typing import Any, Final, TypeVar
 
 from pytikv.client.arguments import check_keys
@@ -46,19 +47,19 @@ class ObservedTransaction(AsyncTransaction):
 
     __slots__ = ()
 
-    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> Coroutine[Any, Any, T]:
+    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
         facts["start_ts"] = self._start_ts
         facts["mode"] = mode_of(self._options)
         return _telemetry(self._backend).run(method, call, facts)
 
-    def _begin(self: _Self) -> Coroutine[Any, Any, _Self]:
+    def _begin(self: _Self) -> CoroutineType[Any, Any, _Self]:
         return self._record("txn_begin", super()._begin())
 
-    def get(self, key: bytes) -> Coroutine[Any, Any, bytes | None]:
+    def get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         """See `AsyncTransaction`."""
         return self._record("txn_get", super().get(key))
 
-    def batch_get(self, keys: Iterable[bytes]) -> Coroutine[Any, Any, dict[bytes, bytes]]:
+    def batch_get(self, keys: Iterable[bytes]) -> CoroutineType[Any, Any, dict[bytes, bytes]]:
         """See `AsyncTransaction`."""
         wanted = check_keys(keys)
         return self._record("txn_batch_get", super().batch_get(wanted), keys=len(wanted))
@@ -66,18 +67,20 @@ class ObservedTransaction(AsyncTransaction):
     def _scan(self, *arguments: Any, **options: Any) -> Pages:
         return ObservedPages(super()._scan(*arguments, **options), "txn_scan", _telemetry(self._backend))
 
-    def _lock(self, keys: Sequence[bytes], wish: LockWish) -> Coroutine[Any, Any, dict[bytes, Found]]:
+    def _lock(self, keys: Sequence[bytes], wish: LockWish) -> CoroutineType[Any, Any, dict[bytes, Found]]:
         call = super()._lock(keys, wish)
-        return call if self._locks is None else self._record("txn_lock", call, keys=len(keys))
+        if self._locks is None:
+            return call  # type: ignore[return-value]  # it is one, whatever the checker calls it
+        return self._record("txn_lock", call, keys=len(keys))
 
-    def _flush(self) -> Coroutine[Any, Any, None]:
+    def _flush(self) -> CoroutineType[Any, Any, None]:
         return self._record("txn_flush", super()._flush())
 
-    def commit(self) -> Coroutine[Any, Any, None]:
+    def commit(self) -> CoroutineType[Any, Any, None]:
         """See `AsyncTransaction`."""
         return self._record("txn_commit", super().commit(), keys=len(self._buffer))
 
-    def _abandon(self, *, waits: bool) -> Coroutine[Any, Any, None]:
+    def _abandon(self, *, waits: bool) -> CoroutineType[Any, Any, None]:
         return self._record("txn_rollback", super()._abandon(waits=waits))
 
 
@@ -92,25 +95,25 @@ class ObservedSnapshot(AsyncSnapshot):
 
     __slots__ = ()
 
-    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> Coroutine[Any, Any, T]:
+    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
         facts["start_ts"] = self.ts
         return _telemetry(self._backend).run(method, call, facts)
 
-    def _begin(self) -> Coroutine[Any, Any, SnapshotReader]:
+    def _begin(self) -> CoroutineType[Any, Any, SnapshotReader]:
         return self._record("snapshot_begin", super()._begin())
 
-    def get(self, key: bytes) -> Coroutine[Any, Any, bytes | None]:
+    def get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         """See `AsyncSnapshot`."""
         return self._record("snapshot_get", super().get(key))
 
-    def _get(self, key: bytes) -> Coroutine[Any, Any, bytes | None]:
+    def _get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         return self.get(key)
 
-    def get_with_commit_ts(self, key: bytes) -> Coroutine[Any, Any, Versioned | None]:
+    def get_with_commit_ts(self, key: bytes) -> CoroutineType[Any, Any, Versioned | None]:
         """See `AsyncSnapshot`."""
         return self._record("snapshot_get", super().get_with_commit_ts(key))
 
-    def batch_get(self, keys: Iterable[bytes]) -> Coroutine[Any, Any, dict[bytes, bytes]]:
+    def batch_get(self, keys: Iterable[bytes]) -> CoroutineType[Any, Any, dict[bytes, bytes]]:
         """See `AsyncSnapshot`."""
         wanted = check_keys(keys)
         return self._record("snapshot_batch_get", super().batch_get(wanted), keys=len(wanted))

@@ -16,8 +16,9 @@ Reads change nothing: every error says NOT_APPLIED, also where resolving a lock 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
+from types import CoroutineType
 from typing import Any, Final
 
 from pytikv.ambient import end_of_call
@@ -230,7 +231,7 @@ class SnapshotReader:
 
     def meet(
         self, locks: Sequence[kvrpcpb.LockInfo], call: Call, context: RequestContext, *, at_once: bool = False
-    ) -> Coroutine[Any, Any, RequestContext]:
+    ) -> CoroutineType[Any, Any, RequestContext]:
         """Settle locks, wait where that is needed, and return what to say when reading again."""
         return as_step(self._now, "lock_wait", "read", self._settle(locks, call, context, at_once=at_once))
 
