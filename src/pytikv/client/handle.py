@@ -220,6 +220,7 @@ def _on_sinks(is_observed: bool) -> None:
 
 
 telemetry.on_change(_on_sinks)
+_on_sinks(bool(telemetry.sinks()))  # metrics may have been installed before the first client was thought of
 
 
 def _after_fork_in_child() -> None:
