@@ -65,7 +65,7 @@ def variables(board: Board) -> list[Any]:
     instance = builders.QueryVariable("instance").label("Instance")
     instance.query(f'label_values({{{known_by},job=~"$job"}}, instance)')
     for choice in (job, instance):
-        choice.datasource(SOURCE).multi(True).include_all(True).all_value(".*").current(every)
+        choice.datasource(SOURCE).multi(True).include_all(True).current(every)  # all that the query found, not ".*"
         choice.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         choice.sort(dashboard.VariableSort.ALPHABETICAL_ASC)
     return [

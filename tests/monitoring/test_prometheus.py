@@ -94,14 +94,14 @@ async def send_nonsense(address: str) -> None:
 def questions() -> dict[str, str]:
     """What must have data: every query of every panel, and every recorded series."""
 
-    def of(board: Board) -> dict[str, str]:
+    def of(board: Board, job: str) -> dict[str, str]:
         return {
-            f"{board.uid} / {panel.title} / {query.legend}": substitute(query.expr)
+            f"{board.uid} / {panel.title} / {query.legend}": substitute(query.expr, job=job)
             for panel in board.panels
             for query in panel.queries
         }
 
-    return of(CLIENT_BOARD) | of(SERVER_BOARD) | {rule.name: rule.name for rule in RECORDINGS}
+    return of(CLIENT_BOARD, "pytikv") | of(SERVER_BOARD, "tikv|pd") | {rule.name: rule.name for rule in RECORDINGS}
 
 
 def test_every_panel_and_rule_has_data(tmp_path: Path, prometheus: StartPrometheus) -> None:

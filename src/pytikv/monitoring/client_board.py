@@ -175,7 +175,6 @@ _TROUBLE: Final = Row(
                     ratio(per_second("tikv_retries_total"), per_second(f"{_REQUESTS}_count")),
                     "retries a request",
                 ),
-                Query(value("tikv_retry_budget_tokens", aggregate="min"), "budget left"),
             ),
         ),
         Panel(
@@ -205,14 +204,18 @@ _TROUBLE: Final = Row(
                 Query(value("tikv_store_in_flight", "store"), "{{store}} in flight"),
                 Query(value("tikv_store_queue", "store"), "{{store}} queue"),
             ),
-            width=12,
         ),
         Panel(
             "Hedged reads",
             "Second tries of slow reads. Mostly won: a replica is slow. Mostly lost: hedge_after_ms is too short.",
             (Query(per_second("tikv_hedges_total", "result"), "{{result}}"),),
             unit="ops",
-            width=12,
+        ),
+        Panel(
+            "Retry budget",
+            "Retries that the budget still allows, in the process that has the least. At zero, calls end at their first"
+            " trouble instead of adding to it.",
+            (Query(value("tikv_retry_budget_tokens", aggregate="min"), "tokens"),),
         ),
     ),
 )
@@ -340,25 +343,36 @@ _STORES: Final = Row(
         ),
         Panel(
             "Connections",
-            "In use and idle, against the most that are allowed; and calls that wait for one.",
+            "Connections in use and idle, and calls that wait for one.",
             (
                 Query(value("tikv_pool_connections", "state"), "{{state}}"),
-                Query(value("tikv_pool_connections_max"), "max"),
                 Query(value("tikv_pool_waiting"), "waiting"),
             ),
+        ),
+        Panel(
+            "Use of the pool",
+            "Open connections as a share of max_connections. Near 100 %: calls will wait for connections.",
+            (
+                Query(
+                    ratio(
+                        value("tikv_pool_connections", "instance"),
+                        value("tikv_pool_connections_max", "instance"),
+                    ),
+                    "{{instance}}",
+                ),
+            ),
+            unit="percentunit",
         ),
         Panel(
             "CPU of the process",
             "Cores that the process uses. Near 1 without threads that compute elsewhere: the interpreter is the limit.",
             (Query(per_second("process_cpu_seconds_total", "instance"), "{{instance}}"),),
-            width=12,
         ),
         Panel(
             "Memory of the process",
             "Resident bytes.",
             (Query(value("process_resident_memory_bytes", "instance"), "{{instance}}"),),
             unit="bytes",
-            width=12,
         ),
     ),
 )
