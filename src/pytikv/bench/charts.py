@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,14 +20,20 @@ COLORS: Final = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#c2255c", "#0b7285
 _WIDTH: Final = 900
 _HEIGHT: Final = 320
 
+_SCRIPT: Final = re.compile(r"<script\b.*?</script>", re.DOTALL)
+
 Points = Sequence[tuple[float, float]]
 
 
 def _library() -> Any:
+    finders = list(sys.meta_path)
     try:
         return importlib.import_module("pygal")
     except ImportError:
         raise ConfigError('charts need pygal: pip install "pytikv[bench]"') from None
+    finally:
+        # It leaves a finder behind, for plug-ins that we do not use, of which Python 3.11 complains at other imports.
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder in finders]
 
 
 def require() -> None:
@@ -75,7 +83,7 @@ def lines(series: Mapping[str, Points], *, unit: str, x_title: str) -> str:
     chart = _library().XY(**_options(unit, len(series)), x_title=x_title, range=(0, top * 1.05))
     for name, points in series.items():
         chart.add(name, list(points), show_dots=len(points) == 1)
-    return str(chart.render(is_unicode=True))
+    return _SCRIPT.sub("", chart.render(is_unicode=True))
 
 
 def lines_by_name(names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str) -> str:
@@ -85,7 +93,7 @@ def lines_by_name(names: Sequence[str], series: Mapping[str, Sequence[float | No
     chart.y_labels = _round_values(value for values in series.values() for value in values if value)
     for name, values in series.items():
         chart.add(name, list(values))
-    return str(chart.render(is_unicode=True))
+    return _SCRIPT.sub("", chart.render(is_unicode=True))
 
 
 def _round_values(values: Iterable[float]) -> list[float]:

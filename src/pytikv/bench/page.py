@@ -39,7 +39,9 @@ def to_html(report: Report) -> str:
             for name in report.operations
             for figure in ("p50_us", "p99_us")
         }
-        parts += ["<h2>Latency over time</h2>", charts.lines(tails, unit="milliseconds", x_title=over_time)]
+        since = "their intended times" if report.load.get("rate") else "their beginnings"
+        parts += [f'<h2>Latency over time</h2><p class="note">Of operations that ended then, from {since}.</p>']
+        parts += [charts.lines(tails, unit="milliseconds", x_title=over_time)]
     parts += ["<h2>Latency by percentile</h2>", _by_percentile(report), "<h2>Figures</h2>", _figures(report)]
     parts += [_errors(report), "<h2>What was run</h2>", _settings(report)]
     body = "\n".join(parts)

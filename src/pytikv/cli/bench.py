@@ -222,9 +222,8 @@ def _print(report: Report) -> None:
         for kind, figures in (("", one.service), (" response", one.response)):
             if not kind or figures:
                 shown = [f"{figures.get(f'{figure}_us', 0) / 1000:,.3f}" for figure in _PERCENTILES]
-                counts = [f"{one.count:,}", f"{one.per_second:,.0f}", *shown, f"{sum(one.errors.values()):,}"]
-                rows.append([name + kind, *counts])
-    columns = ["operation", "count", "a second", *(name.replace("p", "P") for name in _PERCENTILES), "errors"]
+                rows.append([name + kind, f"{one.count:,}", f"{one.per_second:,.0f}", *shown])
+    columns = ["operation", "count", "a second", *(name.replace("p", "P") for name in _PERCENTILES)]
     how = f"{report.load['workers']} {report.load['runtime']}"
     title = f"{report.workload}, {report.api} API, {how}, {report.seconds:,.1f} s; latencies in ms"
     output.table(columns, rows, title=title, right=1, always=True)
