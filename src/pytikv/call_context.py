@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from pytikv.errors import InvalidArgument, WrongType
@@ -41,6 +41,7 @@ MAX_BAGGAGE: Final = 8192
 MAX_BAGGAGE_MEMBERS: Final = 64
 BAGGAGE_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 
+T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
 
 _PRIORITIES: Final = {"normal": b"\x30\x00", "low": b"\x30\x01", "high": b"\x30\x02"}  # field 6, also where it is 0
@@ -51,23 +52,23 @@ _TOKEN: Final = re.compile(r"[!-~]+")
 _SAMPLED: Final = 1
 
 
-class Secret:
-    """A text that shows itself to nobody but who asks by `reveal`."""
+class Secret(Generic[T]):
+    """A value that shows itself to nobody but who asks by `reveal`."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_value",)
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, value: T) -> None:
+        self._value = value
 
-    def reveal(self) -> str:
-        """Return the text."""
-        return self._text
+    def reveal(self) -> T:
+        """Return the value."""
+        return self._value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
+        return isinstance(other, Secret) and other._value == self._value
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self._value)
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -75,14 +76,14 @@ class Secret:
     def __reduce__(self) -> Any:
         raise TypeError("a secret is not pickled")
 
-    def __copy__(self) -> Secret:
+    def __copy__(self) -> Secret[T]:
         return self
 
-    def __deepcopy__(self, memo: Any) -> Secret:
+    def __deepcopy__(self, memo: Any) -> Secret[T]:
         return self
 
 
-def bearer(token: Secret) -> tuple[str, str]:
+def bearer(token: Secret[str]) -> tuple[str, str]:
     """Return the metadata that carries a token."""
     return ("authorization", f"Bearer {token.reveal()}")
 
@@ -101,19 +102,23 @@ class CallContext:
     request_source: str | None = None
     resource_group: str | None = None
     priority: str | None = None
-    user_token: Secret | None = None
+    user_token: Secret[str] | None = None
     baggage: tuple[tuple[str, str], ...] = ()
     fields: bytes = dataclasses.field(init=False, repr=False, compare=False, default=b"")
     """What requests say, as fields of `kvrpcpb.Context`."""
-    metadata: Metadata = dataclasses.field(init=False, repr=False, compare=False, default=())
-    """What calls with a stream of their own carry, in gRPC's terms."""
+    _metadata: Secret[Metadata] = dataclasses.field(init=False, repr=False, compare=False, default=Secret(()))
 
     def __post_init__(self) -> None:
         if self.trace_id is not None and self.span_id is None:
             low = self.trace_id[16:]
             object.__setattr__(self, "span_id", low if low.strip("0") else self.trace_id[:16])
         object.__setattr__(self, "fields", self._encode())
-        object.__setattr__(self, "metadata", tuple(self._metadata()))
+        object.__setattr__(self, "_metadata", Secret(tuple(self._all_metadata())))
+
+    @property
+    def metadata(self) -> Metadata:
+        """What calls with a stream of their own carry, in gRPC's terms."""
+        return self._metadata.reveal()
 
     @property
     def traceparent(self) -> str | None:
@@ -132,7 +137,7 @@ class CallContext:
             data += _TRACE_ID + _sized(bytes.fromhex(self.trace_id))
         return data
 
-    def _metadata(self) -> list[tuple[str, str]]:
+    def _all_metadata(self) -> list[tuple[str, str]]:
         found = []
         if (traceparent := self.traceparent) is not None:
             found.append(("traceparent", traceparent))
@@ -225,7 +230,7 @@ def _priority(name: str, value: Any) -> str:
     return str(value)
 
 
-def _token(name: str, value: Any) -> Secret:
+def _token(name: str, value: Any) -> Secret[str]:
     if isinstance(value, Secret):
         return value
     if not 0 < len(_string(name, value)) <= MAX_TOKEN or _TOKEN.fullmatch(value) is None:
@@ -233,7 +238,7 @@ def _token(name: str, value: Any) -> Secret:
     return Secret(value)
 
 
-def check_token(value: Any) -> Secret:
+def check_token(value: Any) -> Secret[str]:
     """Return a token as a secret. Raises InvalidArgument or WrongType, without the token in it."""
     return _token("user_token", value)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import math
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytikv.ambient import current_deadline, deadline, effective, remaining
 from pytikv.errors import InvalidArgument
@@ -80,3 +84,45 @@ def test_one_object_is_for_one_block() -> None:
     one = deadline(1.0)
     with one, pytest.raises(InvalidArgument), one:
         pass
+
+
+def test_a_reserve_is_kept_for_the_caller() -> None:
+    with deadline(1.0, reserve=0.25):
+        assert 0.7 < remaining() <= 0.75
+        outer = current_deadline()
+        with deadline(10.0, reserve=0.25):
+            assert current_deadline() == outer - 0.25
+        with deadline(math.inf, reserve=0.25):
+            assert current_deadline() == outer - 0.25
+        with deadline(math.inf):
+            assert current_deadline() == outer
+    with deadline(math.inf, reserve=1.0):
+        assert current_deadline() is None
+
+
+@pytest.mark.parametrize("reserve", [-1, float("nan"), math.inf, "1", None])
+def test_refuses_what_is_no_reserve(reserve) -> None:
+    with pytest.raises(InvalidArgument):
+        deadline(1.0, reserve=reserve)
+
+
+blocks = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)), max_size=6)
+
+
+@given(blocks)
+def test_every_block_ends_within_the_outer_ones(nested) -> None:
+    """With a clock that stands still, the end is the sooner of the outer end and the own one, minus the reserve."""
+
+    def inside() -> None:
+        ambient_clock.set(lambda: 500.0)
+        with contextlib.ExitStack() as stack:
+            end = math.inf
+            for seconds, reserve in nested:
+                stack.enter_context(deadline(seconds, reserve=reserve))
+                end = min(end, 500.0 + seconds) - reserve
+                assert current_deadline() == end
+                assert effective(500.0, 1.0) == min(end, 501.0)
+                assert remaining() == max(0.0, end - 500.0)
+        assert current_deadline() is None
+
+    contextvars.copy_context().run(inside)

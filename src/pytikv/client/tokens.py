@@ -158,7 +158,7 @@ class TokenSource:
         self._ask_at = now + _RECHECK_S if life_s == math.inf else self._ends_at - min(_MARGIN_S, life_s / 4)
 
 
-def _read(answer: Any, wall_s: float) -> tuple[Secret, float]:
+def _read(answer: Any, wall_s: float) -> tuple[Secret[str], float]:
     """Return a provider's token and how long it lasts. Raises InvalidArgument, without the token."""
     if not isinstance(answer, tuple):
         return check_token(answer), math.inf
