@@ -48,6 +48,7 @@ class Kv:
         sync: bool = False,
         limits: SplitLimits | None = None,
         time: Callable[[], float] = lambda: 1e9,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.engine = engine or MemoryEngine()
         self.pd = PdServer(EngineMeta(self.engine), time=time, getrandbits=random.Random(1).getrandbits)
@@ -59,7 +60,7 @@ class Kv:
             now_s=time,
             split_limits=limits,
         )
-        self.service = KvService(self.store, sync=sync)
+        self.service = KvService(self.store, sync=sync, now=now)
 
     def ts(self) -> int:
         return int(self.pd.get_ts(1))
@@ -340,7 +341,7 @@ def in_world(body: Callable[[Runtime, Kv, AsyncKvService], Awaitable[None]], **o
     """Run in virtual time; return how much of it passed."""
     with World(7) as world:
         rt: Any = world.process("main")
-        kv = Kv(**options)
+        kv = Kv(**{"now": rt.now, **options})
 
         async def run() -> None:
             await body(rt, kv, AsyncKvService(rt, kv.service))
