@@ -84,6 +84,8 @@ def _by_percentile(report: Report) -> str:
         for which, figures in (("", one.service), (" response", one.response)):
             if figures:
                 series[operation + which] = [figures[name] / 1000 if name in figures else None for name in names]
+    if not series:
+        return '<p class="bad">No operation succeeded.</p>'
     labels = [name.removesuffix("_us").upper().replace("MAX", "max") for name in names]
     return charts.lines_by_name(labels, series, unit="milliseconds (logarithmic)")
 
