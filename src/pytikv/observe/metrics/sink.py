@@ -112,7 +112,8 @@ class Metrics(Sink, Collector):
         if record.attributes is not None:
             self._on_facts(method, status, record.attributes)
         if self._shared is not None:
-            self._hit(_hits(record.steps))
+            if (hits := _hits(record.steps)) > 0:
+                self._hit(hits)
             self._shared.on_end(len(self._live), record.ended or record.began)
 
     def on_frame(self, size: int) -> None:
@@ -203,7 +204,7 @@ def _hits(steps: Iterable[Step]) -> int:
             hits += name.startswith(_OF_STORES)
         elif kind == "region_load":
             hits -= 1
-    return max(hits, 0)
+    return hits
 
 
 def _mark(cell: Cell | SharedCell, seconds: float, record: CallRecord) -> None:
