@@ -406,6 +406,8 @@ def test_a_slow_store_costs_reads_the_hedging_delay_only(play):
 
 
 def test_hedging_is_bounded_by_its_share(play):
+    """A store that is late every time is no longer asked first: a few second tries do for all."""
+
     async def script(scene):
         client = await scene.connect(hedge_after_ms=20, hedge_ratio=0.1)
         await client.put(b"a", b"1")
@@ -413,9 +415,10 @@ def test_hedging_is_bounded_by_its_share(play):
         results = []
         for _ in range(10):
             results += await scene.together(10, lambda: client.get(b"a"))
-        quick = sum(seconds < 0.1 for _, seconds in results)
         assert {value for value, _ in results} == {b"1"}
-        assert 8 <= quick <= 13  # one in ten, and the one saved at first
+        asked = sum(len(tally.arrivals) for tally in scene.fleet.tallies.values())
+        assert 1 <= asked - 1 - len(results) <= 11  # one in ten, and the one saved at first
+        assert sum(seconds < 0.1 for _, seconds in results) >= 80  # the first ten came too late
 
     play(script)
 
@@ -464,7 +467,7 @@ def test_a_hedge_is_a_step_of_the_call_and_the_loser_costs_no_connection(play):
             assert cluster.connections.open_connections <= before + 1
         finally:
             telemetry.remove(sink)
-        assert sum(step[:2] == ("hedge", "won") for step in steps) == 5
+        assert sum(step[:2] == ("hedge", "won") for step in steps) >= 2  # then the store is no longer asked first
         assert {step[2] for step in steps if step[0] == "hedge"} <= {"store-2", "store-3"}
 
     play(script)

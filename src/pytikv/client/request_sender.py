@@ -62,6 +62,7 @@ __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
 
 _QUICK_STEPS: Final = 3
 _BUSY_AVOIDED_S: Final = 2.0
+_LATE_AVOIDED_S: Final = 2.0
 _MISMATCH: Final = ("tls", "protocol")
 
 Met = bytes | RpcError | ConnectionFailed
@@ -300,6 +301,8 @@ class RequestSender:
 
         def second() -> Coroutine[Any, Any, Met | None] | None:
             nonlocal hedge_began, is_hedged, other
+            if hedger.on_late(address):  # not now and then, but one after the other: others are asked first for a while
+                self._stores.mark_slow(choice.peer.store_id, self._rt.now(), _LATE_AVOIDED_S)
             if not hedger.withdraw():
                 return None
             hedge_began, is_hedged = self._rt.now(), True
@@ -312,7 +315,7 @@ class RequestSender:
         else:
             met, is_second = await race(self._rt, first, second, delay_s, _is_answer)
         now = self._rt.now()
-        hedger.note(address, rpc.name, now - began)
+        hedger.note(address, rpc.name, now - began, delay_s)
         record = current_record()
         if record is not None and is_hedged:
             store = self._stores.entry(other.peer.store_id)

@@ -4,9 +4,13 @@ When: after a fixed time, or after the time that 90, 95 or 99 of 100 such reads 
 from the last `_SAMPLES` of them (nothing is hedged before `_LEARNT_AFTER` of them were seen). A read whose first try
 was given up counts with the time that it had been waited for: at least that long.
 
+A percentile is never taken for longer than `_OUTLIER` times the least of all addresses: a store that is slow for long
+would else teach that slow is usual.
+
 How often: a read brings `ratio` of a token, a second try costs one, and at most `_SAVED` are kept. So the extra load is
-that share at most, also when a store stands still and every read there is late: this is no means against an outage, the
-breaker is.
+that share at most, also when a store stands still and every read there is late. There, hedging is not the means: when
+`_LATE_IN_A_ROW` reads of one address are late, with none in time between them, the sender takes the store for slow
+for a while and asks other replicas first.
 
 What: reads only. Which replica is asked the second time is the sender's to choose, and that it serves linearizably.
 `race` runs both and gives up the loser, which is forgotten by its connection and costs it nothing else.
@@ -20,6 +24,7 @@ Source of the idea: Dean and Barroso, The Tail at Scale (2013).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -37,6 +42,8 @@ _LEARN_EVERY: Final = 32
 _MIN_DELAY_S: Final = 0.001
 _KEYS_KEPT: Final = 1024
 _SAVED: Final = 10.0
+_OUTLIER: Final = 10.0
+_LATE_IN_A_ROW: Final = 3
 
 
 class Percentile:
@@ -66,7 +73,7 @@ class Percentile:
 class Hedger:
     """When to send reads a second time, for one set of options."""
 
-    __slots__ = ("_fixed_s", "_learnt", "_ratio", "_share", "_tokens")
+    __slots__ = ("_fixed_s", "_late", "_learnt", "_ratio", "_share", "_tokens")
 
     def __init__(self, after: HedgeAfter, ratio: float) -> None:
         self._fixed_s = None if isinstance(after, str) else after / 1000
@@ -74,6 +81,7 @@ class Hedger:
         self._ratio = ratio
         self._tokens = 1.0
         self._learnt: dict[tuple[str, str], Percentile] = {}
+        self._late: dict[str, int] = {}
 
     def begin(self, address: str, name: str) -> float | None:
         """Count a read that begins; returns the seconds after which to hedge it, None: not at all."""
@@ -81,7 +89,19 @@ class Hedger:
         if self._fixed_s is not None:
             return self._fixed_s
         learnt = self._learnt.get((address, name))
-        return None if learnt is None or learnt.value is None else max(_MIN_DELAY_S, learnt.value)
+        if learnt is None or learnt.value is None:
+            return None
+        return max(_MIN_DELAY_S, min(learnt.value, _OUTLIER * self._least(name)))
+
+    def _least(self, name: str) -> float:
+        """Return the least of the percentiles learnt of an RPC, whatever the address."""
+        known = (learnt.value for (_, rpc), learnt in self._learnt.items() if rpc == name)
+        return min((value for value in known if value is not None), default=math.inf)
+
+    def on_late(self, address: str) -> bool:
+        """Count a read that was not answered in time; True when `_LATE_IN_A_ROW` were not, with none between."""
+        late = self._late[address] = self._late.get(address, 0) + 1
+        return late >= _LATE_IN_A_ROW
 
     def withdraw(self) -> bool:
         """Pay for a second try; False where it must not be made."""
@@ -90,8 +110,10 @@ class Hedger:
         self._tokens -= 1.0
         return True
 
-    def note(self, address: str, name: str, took_s: float) -> None:
-        """Take in how long a read took, or had been waited for when the second try won."""
+    def note(self, address: str, name: str, took_s: float, delay_s: float | None) -> None:
+        """Take in how long a read took, or had been waited for when the second try won; `delay_s` as `begin` said."""
+        if self._late and (delay_s is None or took_s < delay_s):
+            self._late.pop(address, None)
         if self._fixed_s is not None:
             return
         learnt = self._learnt.get((address, name))
