@@ -3,7 +3,7 @@
     timestamp   RFC 3339, UTC, microseconds              trace_id, span_id   hexadecimal, of the call or what is around
     level       DEBUG, INFO, WARNING, ERROR, CRITICAL    tenant              of `pytikv.context`
     logger      the logger's name                        method              of the call that the line is about
-    message     the text, its arguments filled in        region, store       of the call's last RPC
+    message     the text, its arguments filled in        region, store       of its last RPC to a store
     service     as given to `pytikv.logging.json`        start_ts            of the transaction
     error_code  `TikvError.code`, or the class's name    duration_ms         of the call
     outcome     not_applied, applied, undetermined       exception           the traceback
@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pytikv.errors import format_key
-from pytikv.observe.rpc_facts import region_of_step
+from pytikv.observe.rpc_facts import is_store_rpc, region_of_step
 from pytikv.observe.telemetry import CallRecord, span_id_of, trace_id_of
 from pytikv.settings.kinds import is_secret
 
@@ -186,7 +186,7 @@ def call_facts(record: CallRecord) -> dict[str, Any]:
     found: dict[str, Any] = {"trace_id": trace_id_of(record), "span_id": span_id_of(record)}
     found["tenant"] = record.context.tenant_id if record.context is not None else None
     found["method"] = record.method
-    rpcs = [step for step in record.steps if step.kind == "rpc"]
+    rpcs = [step for step in record.steps if is_store_rpc(step)]
     if rpcs:
         found["region"] = region_of_step(rpcs[-1]) or noted.get("region") or None
         found["store"] = rpcs[-1].store

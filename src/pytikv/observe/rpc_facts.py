@@ -1,8 +1,9 @@
 """What the bytes of an RPC tell beyond its time: the region it went to, and what the store spent on it.
 
-Both are read from the outermost fields alone, without parsing the message: a request begins with its context (field 1),
-whose first field is the region's id; an answer of a transactional request may hold `exec_details_v2`, in which a store
-splits its time. Answers of raw requests hold none. Bytes that are cut or strange tell nothing; nothing here raises.
+Both are read from the outermost fields alone, without parsing the message: a request to a store begins with its context
+(field 1), whose first field is the region's id (requests to PD begin alike, and are told apart by their names); an
+answer of a transactional request may hold `exec_details_v2`, in which a store splits its time. Those of raw requests
+hold none. Bytes that are cut or strange tell nothing; nothing here raises.
 
 Times of a store are its own clock's differences, so they need no synchronised clocks; they may be a little more than
 what the client saw only where a clock is wrong, and callers cut them.
@@ -13,14 +14,17 @@ util/execdetails.go.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from pytikv.observe.telemetry import Step
+from pytikv.proto import keyspacepb_pb2 as keyspacepb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
+from pytikv.proto import pdpb_pb2 as pdpb
 
-__all__ = ["ServerTime", "region_of_step", "server_time", "server_time_of_step"]
+__all__ = ["ServerTime", "is_store_rpc", "region_of_step", "server_time", "server_time_of_step", "service_of"]
 
 _MAX_ANSWER_BYTES: Final = 1 << 20  # a longer answer is not walked through: its details are not worth the time
 _BYTES: Final = 2
@@ -52,10 +56,28 @@ def _details_fields() -> dict[str, int]:
 _FIELDS: Final = _details_fields()
 
 
+_SERVICES: Final = (
+    ("pdpb.PD", pdpb.DESCRIPTOR.message_types_by_name),
+    ("keyspacepb.Keyspace", keyspacepb.DESCRIPTOR.message_types_by_name),
+)
+_STORES: Final = "tikvpb.Tikv"
+
+
+@lru_cache(maxsize=256)
+def service_of(rpc: str) -> str:
+    """Return the service that an RPC, given by its name alone, belongs to: where its request is defined."""
+    return next((service for service, messages in _SERVICES if f"{rpc}Request" in messages), _STORES)
+
+
+def is_store_rpc(step: Step) -> bool:
+    """Tell whether a step is an RPC to a store, not to PD."""
+    return step.kind == "rpc" and service_of(step.name) == _STORES
+
+
 def region_of_step(step: Step) -> int:
     """Return the id of the region that an ``rpc`` step went to; 0 where there is none."""
     request = _part(step, 0)
-    if request[:1] != b"\x0a":
+    if request[:1] != b"\x0a" or service_of(step.name) != _STORES:
         return 0
     try:
         _, at = _varint(request, 1)

@@ -21,10 +21,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from pytikv.observe.rpc_facts import region_of_step, server_time_of_step
+from pytikv.observe.rpc_facts import is_store_rpc, region_of_step, server_time_of_step, service_of
 from pytikv.observe.telemetry import CallRecord, Step
-from pytikv.proto import keyspacepb_pb2 as keyspacepb
-from pytikv.proto import pdpb_pb2 as pdpb
 
 __all__ = ["Attributes", "call_attributes", "call_name", "step_attributes", "step_name", "target_attributes"]
 
@@ -34,10 +32,6 @@ MAX_TEXT: Final = 256
 Value = str | int | float | bool | Sequence[str] | Sequence[int]
 Attributes = Mapping[str, Value]
 
-_SERVICES: Final = (
-    ("pdpb.PD", pdpb.DESCRIPTOR.message_types_by_name),
-    ("keyspacepb.Keyspace", keyspacepb.DESCRIPTOR.message_types_by_name),
-)
 _NOTED: Final = ("start_ts", "commit_ts", "mode")
 _OF_CONTEXT: Final = ("tenant_id", "request_source", "resource_group")
 
@@ -92,7 +86,7 @@ def _of_steps(steps: Sequence[Step], region: Any) -> dict[str, Value]:
     backoff_s, retries = 0.0, 0
     phases: dict[str, float] = {}
     for step in steps:
-        if step.kind == "rpc":
+        if is_store_rpc(step):
             stores[step.store] = None
             regions[region_of_step(step)] = None
         elif step.kind == "backoff":
@@ -119,17 +113,8 @@ def _one_or_many(name: str, values: list[Any]) -> dict[str, Value]:
 def step_name(step: Step) -> str:
     """Return the name of a step's span or event, of low cardinality."""
     if step.kind == "rpc":
-        return _full_method(step.name)
+        return f"{service_of(step.name)}/{step.name}"
     return f"{step.kind} {step.name}" if step.name and step.name != step.kind else step.kind
-
-
-@lru_cache(maxsize=256)
-def _full_method(name: str) -> str:
-    """Return an RPC's name with its service, which is told by where its request is defined."""
-    for service, messages in _SERVICES:
-        if f"{name}Request" in messages:
-            return f"{service}/{name}"
-    return f"tikvpb.Tikv/{name}"
 
 
 def step_attributes(step: Step) -> dict[str, Value]:

@@ -27,6 +27,7 @@ On for the process: `enable` acts on all clients, open ones and those to come.
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
@@ -227,6 +228,7 @@ def current_ids() -> tuple[str, str] | None:
 # --- on and off, for the process --------------------------------------------------------------------------------------
 
 _on: Tracing | None = None
+_lock = threading.Lock()
 
 
 def enable(tracer_provider: TracerProvider | None = None) -> Tracing:
@@ -236,23 +238,26 @@ def enable(tracer_provider: TracerProvider | None = None) -> Tracing:
     same object is returned; with another provider, that one takes over. Any thread may call.
     """
     global _on
-    if _on is not None and tracer_provider is None:
+    with _lock:
+        previous = _on
+        if previous is not None and tracer_provider is None:
+            return previous
+        _on = Tracing(tracer_provider)
+        telemetry.install(_on)
+        if previous is not None:
+            telemetry.remove(previous)
         return _on
-    previous, _on = _on, Tracing(tracer_provider)
-    telemetry.install(_on)
-    if previous is not None:
-        telemetry.remove(previous)
-    return _on
 
 
 def disable() -> None:
     """Switch tracing off; without effect when it is off."""
-    if _on is not None:
-        _switch_off(_on)
+    if (on := _on) is not None:
+        _switch_off(on)
 
 
 def _switch_off(tracing: Tracing) -> None:
     global _on
-    telemetry.remove(tracing)
-    if _on is tracing:
-        _on = None
+    with _lock:
+        telemetry.remove(tracing)
+        if _on is tracing:
+            _on = None
