@@ -267,7 +267,7 @@ def test_unknown_methods(with_server):
         for path in (
             "/pdpb.PD/SplitRegions",
             "/pdpb.PD/Nothing",
-            "/resource_manager.ResourceManager/AcquireTokenBuckets",
+            "/meta_storagepb.MetaStorage/Get",
         ):
             with pytest.raises(RpcError) as refused:
                 await calls.channel.unary(path, b"", deadline=calls.deadline)

@@ -60,7 +60,8 @@ class BatchCommands(StreamHandler):
 
     def on_message(self, message: bytes) -> None:
         """Carry out what the message brings."""
-        arrived = self._clock.arrive()
+        clock = self._clock
+        arrived = clock.arrived = clock.now()
         try:
             commands = envelope.decode(message)
         except envelope.EnvelopeError as error:
