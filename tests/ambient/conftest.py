@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "txn_fakes"))
 
 import pytikv
 from pytikv.codec import memcomparable
@@ -51,44 +55,41 @@ class WatchedStream:
         self._inner.on_cancel()
 
 
-class Watched(Fleet):
-    """A fleet that keeps account of what comes in."""
+class Watch:
+    """Keeps account of what comes in. Unary calls of the methods in `hold` are never answered."""
 
-    def __init__(self, world: World, **options: Any) -> None:
-        super().__init__(world, **options)
+    def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.hold: set[str] = set()
 
-    def start(self) -> None:
-        self._listen = self._listen_and_watch  # type: ignore[method-assign]
-        super().start()
+    def routes(self, rt: Any, process: str, routes: Mapping[bytes, server.Route]) -> dict[bytes, server.Route]:
+        return {path: self._watch(rt, process, path, route) for path, route in routes.items()}
 
-    def _listen_and_watch(self, rt: SimRuntime, port: int, routes: dict[bytes, server.Route]) -> None:
-        watched = {path: self._watch(rt, path, route) for path, route in routes.items()}
-        rt.world.network.bind(rt, rt.name, port, lambda: ServerConnection(rt, watched))
-
-    def _watch(self, rt: SimRuntime, path: bytes, route: server.Route) -> server.Route:
+    def _watch(self, rt: Any, process: str, path: bytes, route: server.Route) -> server.Route:
         if isinstance(route, Unary):
-            return Unary(partial(self._unary, rt, path, route))
-        return Streaming(partial(self._stream, rt, path, route))
+            return Unary(partial(self._unary, rt, process, path, route))
+        return Streaming(partial(self._stream, rt, process, path, route))
 
-    def _entry(self, rt: SimRuntime, path: bytes, info: CallInfo, request: bytes) -> Seen:
+    def _entry(self, rt: Any, process: str, path: bytes, info: CallInfo, request: bytes) -> Seen:
         headers = {name.decode(): value.decode() for name, value in info.metadata}
         left_s = None if info.deadline is None else info.deadline - rt.now()
-        seen = Seen(rt.name, path.rpartition(b"/")[2].decode(), headers, left_s, request)
+        seen = Seen(process, path.rpartition(b"/")[2].decode(), headers, left_s, request)
         self.seen.append(seen)
         return seen
 
-    async def _unary(self, rt: SimRuntime, path: bytes, route: Unary, request: bytes, info: CallInfo) -> bytes:
-        seen = self._entry(rt, path, info, request)
+    async def _unary(self, rt: Any, process: str, path: bytes, route: Unary, request: bytes, info: CallInfo) -> bytes:
+        seen = self._entry(rt, process, path, info, request)
         try:
+            if seen.method in self.hold:
+                await rt.create_future()
             answer = route.handler(request, info)
             return answer if isinstance(answer, bytes) else await answer
         except BaseException as error:
             seen.ended = "cancelled" if isinstance(error, rt.Cancelled) else "failed"
             raise
 
-    def _stream(self, rt: SimRuntime, path: bytes, route: Streaming, stream: server.ServerStream) -> Any:
-        seen = self._entry(rt, path, stream.info, b"")
+    def _stream(self, rt: Any, process: str, path: bytes, route: Streaming, stream: server.ServerStream) -> Any:
+        seen = self._entry(rt, process, path, stream.info, b"")
         return WatchedStream(route.factory(stream), seen, self._note_message)
 
     def _note_message(self, stream: Seen, message: bytes) -> None:
@@ -104,6 +105,43 @@ class Watched(Fleet):
         found = [seen for seen in self.seen if seen.method == method]
         self.seen = [seen for seen in self.seen if seen.method != method]
         return found
+
+
+class Watched(Watch, Fleet):
+    """A simulated fleet that is watched."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        Watch.__init__(self)
+        Fleet.__init__(self, world, **options)
+
+    def start(self) -> None:
+        self._listen = self._listen_and_watch  # type: ignore[method-assign]
+        super().start()
+
+    def _listen_and_watch(self, rt: SimRuntime, port: int, routes: dict[bytes, server.Route]) -> None:
+        watched = self.routes(rt, rt.name, routes)
+        rt.world.network.bind(rt, rt.name, port, lambda: ServerConnection(rt, watched))
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """A watch over all servers on real sockets."""
+    watch = Watch()
+    make = ServerConnection.__init__
+
+    def made(self: Any, rt: Any, routes: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, rt, watch.routes(rt, "server", routes), *args, **kwargs)
+
+    monkeypatch.setattr(ServerConnection, "__init__", made)
+    return watch
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """The class `Serving` of the raw client's tests: a server in a thread of its own."""
+    from txn_regions import raw_fakes
+
+    return raw_fakes().Serving
 
 
 @pytest.fixture
