@@ -124,15 +124,16 @@ class RetryBudgetPolicy(_Checked):
     ratio: float = field(default=0.1, metadata=options.kind(_RATIO))
     """Retries that each answered request earns."""
 
-    min_per_s: float = field(default=1.0, metadata=options.kind(options.number(0.0, 1e6)))
+    min_per_s: float = field(default=0.1, metadata=options.kind(options.number(0.0, 1e6)))
     """Retries a second that are allowed however few requests there are."""
 
-    burst: float = field(default=100.0, metadata=options.kind(options.number(1.0, 1e6)))
-    """Retries that can be saved up; a new client has them."""
+    burst: float = field(default=10.0, metadata=options.kind(options.number(1.0, 1e6)))
+    """Retries that can be saved up; a new client has them. Many clients that ask little each need a small one: what
+    they have saved they spend all at once on a store that comes back."""
 
 
 def _read_budget(name: str, value: Any) -> RetryBudgetPolicy | None:
-    return RetryBudgetPolicy(ratio=float(value)) if _is_number(value) else _BUDGET(name, value)
+    return RetryBudgetPolicy(ratio=_RATIO(name, value)) if _is_number(value) else _BUDGET(name, value)
 
 
 _BUDGET: Final = options.record(RetryBudgetPolicy)

@@ -126,6 +126,15 @@ def test_service_classes_are_such_a_table(tmp_path: Path) -> None:
         ('[tls]\nca = "a"\ncertt = "b"\n', r"f.toml:3: option 'tls' has no field 'certt'.*did you mean 'cert'"),
         ('tls = {ca = "a", cert = 7}\n', r"f.toml:1: option 'tls.cert' must be a string"),
         ("[sla]\ncore = 0.1\nslow = 0\n", r"f.toml:3: option 'sla.slow' must be a number of seconds"),
+        (
+            "[retry.kinds.tikvRPC]\ncap_ms = 9\nbase-ms = 0\n",
+            r"f.toml:3: option 'retry.kinds.tikvRPC.base_ms'",
+        ),
+        ("[retry.kinds]\ntikvRCP = {}\n", r"f.toml:2: option 'retry.kinds' has no kind 'tikvRCP'.*mean 'tikvRPC'"),
+        ("\nretry.max_attempts = 'x'\n", r"f.toml:2: option 'retry.max_attempts' must be an integer between 1 and"),
+        ("\nretry_budget = 7\n", r"f.toml:2: option 'retry_budget' must be a number between 0.001 and 1, not 7"),
+        ("[breaker]\nwindow_s = 1\nerror-rate = 2\n", r"f.toml:3: option 'breaker.error_rate' must be a number"),
+        ("timeout = 3\nbulkhead = 0\n", r"f.toml:2: option 'bulkhead' must be"),
         ('token_provider = "os:getenv"\n', r"f.toml:1: option 'token_provider' must be .*a program passes it"),
     ],
 )

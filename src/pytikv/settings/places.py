@@ -46,11 +46,15 @@ Check = Callable[[str, Any], Any]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Given:
-    """What a place says: the raw value, where it stands, and how a message about it begins."""
+    """What a place says: the raw value, where it stands, and how a message about it begins.
+
+    `inner`: how a message begins about what lies in the value, by its dotted name, of a table in a file.
+    """
 
     value: Any
     source: str
     blame: str = ""
+    inner: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 Place = dict[str, "Given | dict[str, Given]"]
@@ -167,15 +171,17 @@ def from_file(schema: Schema, path: Any) -> Place:
     shown = os.fspath(path)
     try:
         text = pathlib.Path(path).read_text(encoding="utf-8")
-        table = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {shown!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {shown!r} is not valid TOML: {error}") from error
+    try:
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reason = str(error).replace("(at end of document)", f"(at the end, line {text.count(chr(10)) + 1})")
         raise ConfigError(f"the configuration file {shown!r} is not valid TOML: {reason}") from error
     lines = key_lines(text)
+    inner = {".".join(map(option_name, path)): f"{shown}:{line}: " for path, line in lines.items()}
     reader = _Reader(schema, f"the file {shown!r}")
     for spelled, value in table.items():
         at = f"{shown}:{lines[spelled,]}"
@@ -183,9 +189,9 @@ def from_file(schema: Schema, path: Any) -> Place:
         if schema.is_table(name) and isinstance(value, Mapping):
             for field, part in value.items():
                 at = f"{shown}:{lines[spelled, field]}"
-                reader.add(f"{spelled}.{field}", name, Given(part, f"file {at}", f"{at}: "), field)
+                reader.add(f"{spelled}.{field}", name, Given(part, f"file {at}", f"{at}: ", inner), field)
         else:
-            reader.add(spelled, name, Given(value, f"file {at}", f"{at}: "))
+            reader.add(spelled, name, Given(value, f"file {at}", f"{at}: ", inner))
     return reader.place()
 
 
@@ -228,17 +234,22 @@ def _checked(check: Check, name: str, given: Given | dict[str, Given]) -> Any:
     try:
         return check(name, value)
     except ConfigError as error:
-        raise ConfigError(_blame(given, str(error)) + str(error)) from None
+        each = {"": given} if isinstance(given, Given) else given
+        parts = {f"{name}.{field}".rstrip("."): part for field, part in each.items()}
+        raise ConfigError(_blame(parts, option_name(str(error))) + str(error)) from None
 
 
-def _blame(given: Given | dict[str, Given], message: str) -> str:
-    if isinstance(given, Given):
-        return given.blame
-    # A table's check names the field at fault: dotted, quoted, or as a word. The first field stands for the table.
-    for pattern in (r"\.{}\b", "'{}'", r"\b{}\b", ""):
-        for field, part in given.items():
-            if re.search(pattern.format(re.escape(option_name(field))), option_name(message)):
-                return part.blame
+def _blame(parts: Mapping[str, Given], message: str) -> str:
+    """Return how a message begins: with the place of the deepest name that it holds, dotted, quoted, or as a word."""
+    places = {option_name(name): part.blame for name, part in parts.items()}
+    for name in list(places):
+        for part in parts.values():
+            places |= {path: at for path, at in part.inner.items() if path.startswith(name + ".")}
+    by_depth = sorted(places, key=lambda name: -name.count("."))
+    for pattern in (r"'({0}\b|{1}')", r"\b{1}\b", ""):
+        for name in by_depth if pattern else places:
+            if re.search(pattern.format(re.escape(name), re.escape(name.rpartition(".")[2])), message):
+                return places[name]
     return ""
 
 
