@@ -147,6 +147,9 @@ def test_gauges_of_several_processes(tmp_path: Path) -> None:
                     os._exit(0)
                 os.read(ready, 1)
                 workers.append((pid, go, ready))
+            until = time.monotonic() + 20  # the gauges are written in a moment
+            while "tikv_pool_connections_max 512.0" not in scrape() and time.monotonic() < until:
+                time.sleep(0.05)
             print(scrape())
             print("----")
             for _, go, ready in workers:

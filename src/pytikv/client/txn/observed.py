@@ -4,7 +4,8 @@ See `client.observed` for when that is. Recorded are `txn_begin`, `txn_get`, `tx
 `txn_lock` (of pessimistic transactions, whether a write or a lock asked for it), `txn_flush` (pipelined, before the
 commit), `txn_commit`, `txn_rollback`; `snapshot_begin`, `snapshot_get`, `snapshot_batch_get`, `snapshot_scan`. Writes
 that stay in memory are no calls. Each record notes `start_ts`, those of transactions `mode` (optimistic, pessimistic,
-pipelined), and calls on several keys `keys`, their number.
+pipelined), and calls on several keys `keys`, their number. A commit notes its `outcome` (not_applied, applied,
+undetermined), also when it was cancelled, and `commit_ts`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,20 @@ class ObservedTransaction(AsyncTransaction):
 
     def commit(self) -> CoroutineType[Any, Any, None]:
         """See `AsyncTransaction`."""
-        return self._record("txn_commit", super().commit(), keys=len(self._buffer))
+        facts: dict[str, Any] = {
+            "start_ts": self._start_ts,
+            "mode": mode_of(self._options),
+            "keys": len(self._buffer),
+        }
+        return _telemetry(self._backend).run("txn_commit", self._commit_and_note(facts), facts)
+
+    async def _commit_and_note(self, facts: dict[str, Any]) -> None:
+        try:
+            await super().commit()
+        finally:
+            facts["outcome"] = self._outcome.name.lower()
+            if self._commit_ts is not None:
+                facts["commit_ts"] = self._commit_ts
 
     def _abandon(self, *, waits: bool) -> CoroutineType[Any, Any, None]:
         return self._record("txn_rollback", super()._abandon(waits=waits))

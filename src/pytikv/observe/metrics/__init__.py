@@ -12,8 +12,8 @@ steps as they end (names and labels: `families`); `gauges` tells what clients ho
 * *Forks*: a forked child begins with counts of its own, all zero.
 * *Several processes* (``PROMETHEUS_MULTIPROC_DIR``, as gunicorn's workers need it): counts are files of
   prometheus_client's then, no registry is told of them, and what the applications here serve is the sum over all
-  processes, as is what a registry with its MultiProcessCollector collects. Gauges are written to the files while calls
-  end, at most once a second, and summed or, where that means nothing, the highest is told; exemplars are not kept
+  processes, as is what a registry with its MultiProcessCollector collects. Gauges are written to the files a second
+  after a call has ended, and summed or, where that means nothing, the highest is told; exemplars are not kept
   (prometheus_client has no place for them there).
 * *Exemplars*: where a call has a trace id (of a span, or of `pytikv.context`), the bucket that it falls into names it.
   They are part of the OpenMetrics format only, which Prometheus asks for when its exemplar storage is on.

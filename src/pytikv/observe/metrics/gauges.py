@@ -12,7 +12,9 @@ has gone is written as 0, and prometheus_client forgets a process that has ended
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 from prometheus_client import Counter, Gauge
@@ -118,7 +120,10 @@ def families_of_state(in_flight: int) -> Iterator[Metric]:
 class SharedGauges:
     """The figures of this process for those who ask another one."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_flight: Callable[[], int]) -> None:
+        """`in_flight`: tells how many calls are under way."""
+        self._in_flight = in_flight
+        self._is_due = False
         self._gauges = {
             figure: Gauge(figure.name, figure.text, figure.labels, registry=None, multiprocess_mode=figure.mode)
             for figure in _ALL
@@ -130,24 +135,31 @@ class SharedGauges:
             if figure.is_counter
         }
         self._told: Values = {figure: {} for figure in _ALL}
-        self._next_at = float("-inf")
+        self._lock = threading.Lock()
 
-    def on_end(self, in_flight: int, now: float) -> None:
-        """Write what has changed, if it is time. `in_flight`: calls under way, but for the one that has ended."""
-        if now < self._next_at:
-            return
-        self._next_at = now + REFRESH_S
-        self.write(in_flight)
+    def on_end(self) -> None:
+        """See to it that what has changed is written, in a moment: what has ended leaves its traces until then."""
+        if not self._is_due:
+            self._is_due = True
+            timer = threading.Timer(REFRESH_S, self._refresh)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # the interpreter ends: there will be no further scrape
+                timer.start()
 
-    def write(self, in_flight: int) -> None:
+    def _refresh(self) -> None:
+        self._is_due = False
+        self.write()
+
+    def write(self) -> None:
         """Write what has changed since the last time."""
-        for figure, values in values_of(in_flight, look()).items():
-            told = self._told[figure]
-            for labels in told.keys() | values.keys():
-                value, before = values.get(labels, 0.0), told.get(labels, 0.0)
-                if value != before or labels not in told:
-                    self._write(figure, labels, value, before)
-                    told[labels] = value
+        with self._lock:
+            for figure, values in values_of(self._in_flight(), look()).items():
+                told = self._told[figure]
+                for labels in told.keys() | values.keys():
+                    value, before = values.get(labels, 0.0), told.get(labels, 0.0)
+                    if value != before or labels not in told:
+                        self._write(figure, labels, value, before)
+                        told[labels] = value
 
     def _write(self, figure: _Figure, labels: Labels, value: float, before: float) -> None:
         if not figure.is_counter:
@@ -158,8 +170,9 @@ class SharedGauges:
 
     def forget(self) -> None:
         """Begin anew, in a forked child."""
+        self._lock = threading.Lock()
         self._told = {figure: {} for figure in _ALL}
-        self._next_at = float("-inf")
+        self._is_due = False
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures of this process."""

@@ -35,7 +35,7 @@ __all__ = ["Metrics", "install", "uninstall"]
 _CONFLICTS: Final = frozenset(
     {"WriteConflict", "KeyExists", "Deadlock", "KeyLocked", "LockTimeout", "TransactionAborted", "AssertionFailed"}
 )
-_RESULTS: Final = {"ok": "committed", "CommitUndetermined": "undetermined", **dict.fromkeys(_CONFLICTS, "conflict")}
+_RESULTS: Final = {"applied": "committed", "undetermined": "undetermined"}
 
 _OF_STORES: Final = ("Raw", "Kv", "KV")
 """How the names of RPCs that are for a region begin."""
@@ -47,7 +47,7 @@ class Metrics(Sink, Collector):
     def __init__(self, buckets: tuple[float, ...]) -> None:
         self.buckets = buckets
         """Upper bounds of the durations, in seconds."""
-        self._shared = SharedGauges() if IS_MULTIPROCESS else None
+        self._shared = SharedGauges(lambda: len(self._live)) if IS_MULTIPROCESS else None
         if self._shared is not None:
             state.watch(self._on_close)
         self._reset()
@@ -114,7 +114,7 @@ class Metrics(Sink, Collector):
         if self._shared is not None:
             if (hits := _hits(record.steps)) > 0:
                 self._hit(hits)
-            self._shared.on_end(len(self._live), record.ended or record.began)
+            self._shared.on_end()
 
     def on_frame(self, size: int) -> None:
         """See `Sink`."""
@@ -134,14 +134,15 @@ class Metrics(Sink, Collector):
         if status in _CONFLICTS:
             families.conflicts.labels(status).inc()
         if method == "txn_commit":
-            families.txns.labels(_RESULTS.get(status, "failed"), mode).inc()
+            result = "conflict" if status in _CONFLICTS else "failed"
+            families.txns.labels(_RESULTS.get(facts.get("outcome", ""), result), mode).inc()
         elif method == "txn_rollback":
             families.txns.labels("rolled_back" if status == "ok" else "failed", mode).inc()
 
     def _on_close(self) -> None:
         """Tell other processes that a client holds nothing any more."""
         if self._shared is not None and self in telemetry.sinks():
-            self._shared.write(len(self._live))
+            self._shared.write()
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
