@@ -233,7 +233,7 @@ def seconds_by_name(low: float = 0.001, high: float = 86_400.0) -> Kind:
     def read(name: str, value: Any) -> dict[str, float]:
         if isinstance(value, str):
             value = dict(_pairs(name, value, wanted))
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
             raise fail(name, wanted, value)
         return {key: one(f"{name}.{key}", given) for key, given in value.items()}
 
