@@ -145,6 +145,17 @@ def test_adding_up_on_the_way_changes_nothing(world: World, monkeypatch: pytest.
     assert block().shares == pytest.approx(whole.shares)
 
 
+def test_what_adding_up_takes_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_CALLS", 2)
+    with pytikv.RawClient.connect("embedded://:memory:") as client, profile() as report:
+        for _ in range(9):
+            client.get(b"k")
+    assert report.parts[Part.PROFILE] > 0
+    assert sum(report.parts.values()) == pytest.approx(report.seconds)
+    assert report.calls == 9
+    assert report.to_dict()["parts"]["this profile"] > 0
+
+
 def test_an_empty_block_has_a_report(world: World) -> None:
     with profile() as report:
         pass

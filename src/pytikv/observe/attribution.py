@@ -47,6 +47,7 @@ class Part(enum.Enum):
     REGION_LOAD = "region look-up"
     CONNECT = "connect"
     QUEUE = "client queue"
+    PROFILE = "this profile"
 
 
 class Slot(NamedTuple):
@@ -81,7 +82,8 @@ class Call(NamedTuple):
 
 
 Span = tuple[float, float]
-Measure = Callable[[float, float], float]
+Reading = Callable[[float], float]
+"""A clock's reading at a time; only differences count."""
 
 _RANKS: Final = {
     "lock_wait": (0, Part.LOCK_WAIT),
@@ -104,7 +106,7 @@ def attribute(calls: Sequence[Call], began: float, ended: float) -> dict[Slot, f
     clock = _SharedClock([span for spans in own for span in spans], began)
     for call, spans in zip(calls, own, strict=True):
         for span in spans:
-            _divide(call, span, clock.between, found)
+            _divide(call, span, clock.at, found)
     idle = (ended - began) - clock.busy_s
     if idle > 0:
         found[Slot("", Part.APPLICATION)] += idle
@@ -115,7 +117,7 @@ def attribute_call(call: Call) -> dict[Slot, float]:
     """Divide the time of one call, looked at alone; the sum is the call's duration."""
     found: defaultdict[Slot, float] = defaultdict(float)
     ended = call.ended if call.ended is not None else call.began
-    _divide(call, (call.began, ended), lambda begin, end: end - begin, found)
+    _divide(call, (call.began, ended), float, found)
     return dict(found)
 
 
@@ -141,10 +143,7 @@ class _SharedClock:
             self.busy_s += passed if under_way else 0.0
             under_way += changes[time]
 
-    def between(self, begin: float, end: float) -> float:
-        return self._at(end) - self._at(begin)
-
-    def _at(self, time: float) -> float:
+    def at(self, time: float) -> float:
         index = bisect.bisect_right(self._times, time) - 1
         if index + 1 == len(self._times):
             return self._shared[index]
@@ -186,25 +185,41 @@ def _without(span: Span, taken: Iterable[Span]) -> Iterator[Span]:
 # --- within a call ----------------------------------------------------------------------------------------------------
 
 
-def _divide(call: Call, span: Span, measure: Measure, found: defaultdict[Slot, float]) -> None:
+def _divide(call: Call, span: Span, at: Reading, found: defaultdict[Slot, float]) -> None:
     """Give the moments of a span to the call's steps."""
     begin, end = span
-    steps = [step for step in call.steps if step.kind in _RANKS and step.began < end and step.ended > begin]
+    steps = [step for step in call.steps if step.began < end and step.ended > begin and step.kind in _RANKS]
+    if len(steps) > 1:
+        _divide_among(call.method, steps, span, at, found)
+        return
+    own = at(end) - at(begin)
+    if steps:  # by far the most
+        step = steps[0]
+        seconds = at(min(step.ended, end)) - at(max(step.began, begin))
+        own -= seconds
+        for slot, weight in _slots(call.method, step):
+            found[slot] += seconds * weight
+    if own > 0:
+        found[Slot(call.method, Part.CLIENT)] += own
+
+
+def _divide_among(method: str, steps: Sequence[Step], span: Span, at: Reading, found: defaultdict[Slot, float]) -> None:
+    begin, end = span
+    slots = [(_RANKS[step.kind][0], step, _slots(method, step)) for step in steps]
     edges = {begin, end}
     for step in steps:
         edges.add(max(step.began, begin))
         edges.add(min(step.ended, end))
-    times = sorted(edges)
-    for low, high in itertools.pairwise(times):
-        seconds = measure(low, high)
-        under_way = [step for step in steps if step.began <= low and step.ended >= high]
+    for low, high in itertools.pairwise(sorted(edges)):
+        seconds = at(high) - at(low)
+        under_way = [one for one in slots if one[1].began <= low and one[1].ended >= high]
         if not under_way:
-            found[Slot(call.method, Part.CLIENT)] += seconds
+            found[Slot(method, Part.CLIENT)] += seconds
             continue
-        rank = min(_RANKS[step.kind][0] for step in under_way)
-        first = [step for step in under_way if _RANKS[step.kind][0] == rank]
-        for step in first:
-            for slot, weight in _slots(call.method, step):
+        rank = min(one[0] for one in under_way)
+        first = [one for one in under_way if one[0] == rank]
+        for _, _, weights in first:
+            for slot, weight in weights:
                 found[slot] += seconds / len(first) * weight
 
 

@@ -33,6 +33,7 @@ _COLOURS: Final = {
     Part.REGION_LOAD.value: "#57c4d1",
     Part.CONNECT.value: "#8a9bb0",
     Part.QUEUE.value: "#d9739f",
+    Part.PROFILE.value: "#b5a98f",
 }
 _PLAIN: Final = "#e8ebf0"
 

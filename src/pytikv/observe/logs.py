@@ -79,7 +79,7 @@ class CallLog(Sink):
         extra: dict[str, Any] = {FACTS: call_facts(record)}
         if suppressed:
             extra["suppressed"] = suppressed
-        logger.warning("%s failed: %s", record.method, record.error or record.status, extra=extra)
+        logger.warning("%s failed: %s", record.method, str(record.error) or record.status, extra=extra)
 
 
 class JsonLogging:

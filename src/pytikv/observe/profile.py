@@ -10,9 +10,9 @@ their answers to say so: transactional ones do, raw ones hold nothing of the kin
 The CPU time of the thread and of the process stand beside it: where `client` and `your code` are much more than the
 thread's CPU time, something else kept it from running (another thread, the machine, or a sleep of yours).
 
-Bounds: after `KEPT_CALLS` calls the times are added up and the calls let go. A call that is under way at such a moment
-is taken by what it had done until then; its steps under way by their rest. At most `telemetry.MAX_STEPS` steps of a
-call count; more are the client's.
+Bounds: after `KEPT_CALLS` calls the times are added up and the calls let go; what that takes is a part of its own. A
+call that is under way then is taken by what it had done until then, its steps under way by their rest. At most
+`telemetry.MAX_STEPS` steps of a call count; more are the client's.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final
 
 from pytikv.observe import telemetry
-from pytikv.observe.attribution import Call, Slot, attribute
+from pytikv.observe.attribution import Call, Part, Slot, attribute
 from pytikv.observe.report import MethodStats, Report, StoreStats
 from pytikv.observe.telemetry import CallRecord, Sink
 from pytikv.rt.clock import ambient_clock
 
 __all__ = ["profile"]
 
-KEPT_CALLS: Final = 10_000
+KEPT_CALLS: Final = 5_000
 
 
 class _Collector(Sink):
     """Hears of calls, and adds up where their time went."""
 
-    def __init__(self, began: float, *, everywhere: bool) -> None:
+    def __init__(self, began: float, now: Callable[[], float], *, everywhere: bool) -> None:
+        self._now = now
         self._everywhere = everywhere
         self._lock = threading.Lock()
         self._from = began
@@ -67,6 +69,10 @@ class _Collector(Sink):
             self._count(record)
             if len(self._done) >= KEPT_CALLS and record.ended is not None:
                 self._add_up(record.ended)
+                spent = self._now() - record.ended
+                if spent > 0:
+                    self.shares[Slot("", Part.PROFILE)] += spent
+                    self._from += spent
 
     def _count(self, record: CallRecord) -> None:
         seconds = (record.ended or record.began) - record.began
@@ -98,17 +104,18 @@ class profile:
     block. Raises nothing of its own; costs some microseconds a call while the block runs.
     """
 
-    __slots__ = ("_began", "_collector", "_cpu", "_everywhere", "_report", "_token")
+    __slots__ = ("_began", "_collector", "_cpu", "_everywhere", "_now", "_report", "_token")
 
     def __init__(self, *, everywhere: bool = False) -> None:
         self._everywhere = everywhere
         self._token: Token[Any] | None = None
 
     def __enter__(self) -> Report:
-        self._began = ambient_clock.get()()
+        self._now = ambient_clock.get()
         self._cpu = time.thread_time(), time.process_time()
         self._report = Report()
-        self._collector = _Collector(self._began, everywhere=self._everywhere)
+        self._began = self._now()
+        self._collector = _Collector(self._began, self._now, everywhere=self._everywhere)
         self._token = _present.set((*_present.get(), self._collector))
         telemetry.install(self._collector)
         return self._report
@@ -119,7 +126,7 @@ class profile:
         telemetry.remove(self._collector)
         if self._token is not None:
             _present.reset(self._token)
-        ended = ambient_clock.get()()
+        ended = self._now()
         collector, report = self._collector, self._report
         collector.finish(ended)
         report.seconds = ended - self._began

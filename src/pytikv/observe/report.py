@@ -191,7 +191,7 @@ def _times(stats: _Stats) -> list[str]:
 
 def _path(slot: Slot) -> tuple[str, ...]:
     """Where a slot stands in the chart: method, then the RPC and its store, then the part."""
-    if slot.part is Part.APPLICATION:
+    if not slot.method:
         return (slot.part.value,)
     if slot.store and slot.name:
         return (slot.method, f"{slot.name} {slot.store}", slot.part.value)
