@@ -185,12 +185,13 @@ def test_classes_of_service(run, fleet) -> None:
         await core.get(b"a")
         with pytikv.deadline(0.01):
             await core.get(b"a")
+        await core.with_options(timeout=0.5).get(b"a")
         assert client.sla == {"core": 30.0, "background": 0.2}
 
     run(body, sla={"core": 0.05, "background": 0.2}, timeout=2.0, rpc_timeout=5.0)
     said = [seen.context.max_execution_duration_ms for seen in fleet.of("RawGet")]
     assert said[0] <= 2000
-    assert said[1:] == [pytest.approx(ms, abs=1) for ms in (50, 200, 200, 80, 5000, 10)]
+    assert said[1:] == [pytest.approx(ms, abs=1) for ms in (50, 200, 200, 80, 5000, 10, 500)]
 
 
 def test_a_class_that_is_not_there(run, fleet) -> None:

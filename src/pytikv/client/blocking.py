@@ -45,8 +45,9 @@ class RawClient(BlockingBase[AsyncRawClient]):
     ) -> _Self:
         """Return a client with other options that shares the connections; cheap. None leaves an option as it is.
 
-        Further options: rpc_timeout, match_labels, retry_lost_writes, request_source, resource_group,
-        resource_group_tag, batch_put_bytes, batch_keys, batch_concurrency, sync. Raises ConfigError.
+        Further options: service_class (in place of timeout), rpc_timeout, match_labels, retry_lost_writes,
+        request_source, resource_group, resource_group_tag, batch_put_bytes, batch_keys, batch_concurrency, sync. Raises
+        ConfigError.
         """
         core = self._core.with_options(
             cf=cf, timeout=timeout, replica_read=replica_read, atomic=atomic, priority=priority, **options

@@ -98,8 +98,8 @@ class AsyncTransactionClient(AsyncAdministration):
     ) -> _Self:
         """Return a client with other options that shares the connections; cheap. None leaves an option as it is.
 
-        Further options: rpc_timeout, match_labels, request_source, resource_group, resource_group_tag,
-        batch_concurrency, sync. Raises ConfigError.
+        Further options: service_class (in place of timeout), rpc_timeout, match_labels, request_source, resource_group,
+        resource_group_tag, batch_concurrency, sync. Raises ConfigError.
         """
         return self._view({"timeout": timeout, "replica_read": replica_read, "priority": priority, **options})
 
