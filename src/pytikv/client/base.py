@@ -166,8 +166,9 @@ class AsyncBase(Generic[BackendT]):
         """Return a client with other options; None leaves one as it is."""
         changes = {name: value for name, value in options.items() if value is not None}
         fixed = [name for name in changes if name not in self._VIEW_OPTIONS]
-        of_class = {} if "timeout" not in changes or "service_class" in changes else {"service_class": None}
-        config = self._backend.config.replace(**changes, **of_class)  # names an unknown option before the next check does
+        if "timeout" in changes:
+            changes.setdefault("service_class", None)  # who asks for a time wants that one
+        config = self._backend.config.replace(**changes)  # names an unknown option before the next check does
         if fixed:
             raise ConfigError(f"option {fixed[0]!r} is fixed by connect; open another client for it")
         return type(self)(self._connection, self._backend.with_config(check_config(config)), is_owner=False)
