@@ -73,7 +73,7 @@ class Percentile:
 class Hedger:
     """When to send reads a second time, for one set of options."""
 
-    __slots__ = ("_fixed_s", "_late", "_learnt", "_ratio", "_share", "_tokens")
+    __slots__ = ("_fixed_s", "_late", "_learnt", "_least", "_ratio", "_share", "_tokens")
 
     def __init__(self, after: HedgeAfter, ratio: float) -> None:
         self._fixed_s = None if isinstance(after, str) else after / 1000
@@ -81,6 +81,7 @@ class Hedger:
         self._ratio = ratio
         self._tokens = 1.0
         self._learnt: dict[tuple[str, str], Percentile] = {}
+        self._least: dict[str, float] = {}  # of each RPC, the least percentile learnt, whatever the address
         self._late: dict[str, int] = {}
 
     def begin(self, address: str, name: str) -> float | None:
@@ -91,12 +92,7 @@ class Hedger:
         learnt = self._learnt.get((address, name))
         if learnt is None or learnt.value is None:
             return None
-        return max(_MIN_DELAY_S, min(learnt.value, _OUTLIER * self._least(name)))
-
-    def _least(self, name: str) -> float:
-        """Return the least of the percentiles learnt of an RPC, whatever the address."""
-        known = (learnt.value for (_, rpc), learnt in self._learnt.items() if rpc == name)
-        return min((value for value in known if value is not None), default=math.inf)
+        return max(_MIN_DELAY_S, min(learnt.value, _OUTLIER * self._least.get(name, math.inf)))
 
     def on_late(self, address: str) -> bool:
         """Count a read that was not answered in time; True when `_LATE_IN_A_ROW` were not, with none between."""
@@ -121,7 +117,11 @@ class Hedger:
             if len(self._learnt) >= _KEYS_KEPT:
                 self._learnt.clear()
             learnt = self._learnt.setdefault((address, name), Percentile(self._share))
+        before = learnt.value
         learnt.add(took_s)
+        if learnt.value != before:
+            known = (other.value for (_, rpc), other in self._learnt.items() if rpc == name)
+            self._least[name] = min((value for value in known if value is not None), default=math.inf)
 
 
 class _Decided(Exception):
