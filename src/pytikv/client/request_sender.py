@@ -72,11 +72,13 @@ Met = bytes | RpcError | ConnectionFailed
 class Channel(Protocol):
     """What is used of `wire.channel.ClientChannel`."""
 
-    async def unary(self, path: bytes, request: bytes, *, deadline: float, metadata: Metadata = ()) -> bytes:
+    def unary(
+        self, path: bytes, request: bytes, *, deadline: float, metadata: Metadata = ()
+    ) -> Coroutine[Any, Any, bytes]:
         """Call a method by itself."""
         ...
 
-    async def batch(self, slot: int, request: bytes, deadline: float) -> bytes:
+    def batch(self, slot: int, request: bytes, deadline: float) -> Coroutine[Any, Any, bytes]:
         """Send one command over the BatchCommands stream."""
         ...
 
