@@ -25,6 +25,8 @@ values of the runtime's `now()`; `Telemetry.wall_time` turns one into Unix secon
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from types import CoroutineType
@@ -117,6 +119,8 @@ _on_frame: tuple[Callable[[int], None], ...] = ()
 _is_idle: Callable[[], bool] | None = None
 _listeners: list[Callable[[bool], None]] = []
 _faulty: set[int] = set()
+_lock = threading.Lock()
+_telling = threading.RLock()
 
 
 class CallRecord:
@@ -354,23 +358,30 @@ def sinks() -> tuple[Sink, ...]:
 
 def install(sink: Sink) -> None:
     """Let `sink` hear of all calls from now on, of all clients. Twice is once."""
-    if sink not in _sinks:
-        _set_sinks((*_sinks, sink))
-        if len(_sinks) == 1:
-            _tell(True)
+    with _lock:
+        is_first = not _sinks
+        if sink not in _sinks:
+            _set_sinks((*_sinks, sink))
+    if is_first:
+        _tell()
 
 
 def remove(sink: Sink) -> None:
     """Take `sink` out; without effect when it is not installed."""
-    if sink in _sinks:
-        _set_sinks(tuple(other for other in _sinks if other is not sink))
-        _faulty.discard(id(sink))
-        if not _sinks:
-            _tell(False)
+    with _lock:
+        was_there = sink in _sinks
+        if was_there:
+            _set_sinks(tuple(other for other in _sinks if other is not sink))
+            _faulty.discard(id(sink))
+    if was_there and not _sinks:
+        _tell()
 
 
 def on_change(listener: Callable[[bool], None]) -> None:
-    """Call `listener` with True when the first sink comes, with False when the last one goes."""
+    """Call `listener` with True when the first sink comes, with False when the last one goes.
+
+    Where both happen at once, in two threads, the last call tells what holds.
+    """
     _listeners.append(listener)
 
 
@@ -384,9 +395,19 @@ def _set_sinks(sinks: tuple[Sink, ...]) -> None:
     _is_idle = getattr(sinks[0], "is_idle", None) if len(sinks) == 1 else None
 
 
-def _tell(is_observed: bool) -> None:
-    for listener in _listeners:
-        listener(is_observed)
+def _tell() -> None:
+    with _telling:  # so that the last word is what holds
+        for listener in _listeners:
+            listener(bool(_sinks))
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _telling
+    _lock, _telling = threading.Lock(), threading.RLock()  # their holders, if any, stayed in the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # --- whose call it is -------------------------------------------------------------------------------------------------
