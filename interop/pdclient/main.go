@@ -13,6 +13,7 @@ import (
 	"os"
 	"time"
 
+	rmpb "github.com/pingcap/kvproto/pkg/resource_manager"
 	"github.com/pingcap/log"
 	pd "github.com/tikv/pd/client"
 	"github.com/tikv/pd/client/clients/router"
@@ -53,6 +54,7 @@ func main() {
 		{"regions", regions},
 		{"stores", stores},
 		{"GC safe points", safePoints},
+		{"resource groups", resourceGroups},
 	} {
 		passed = report(c.name, c.run(ctx, client)) && passed
 	}
@@ -144,4 +146,47 @@ func stores(ctx context.Context, client pd.Client) error {
 func safePoints(ctx context.Context, client pd.Client) error {
 	_, err := client.UpdateGCSafePoint(ctx, 0)
 	return err
+}
+
+// resourceGroups makes a group, changes it, takes tokens of it and deletes it.
+func resourceGroups(ctx context.Context, client pd.Client) error {
+	group := func(fillRate uint64) *rmpb.ResourceGroup {
+		limits := &rmpb.TokenLimitSettings{FillRate: fillRate, BurstLimit: int64(fillRate)}
+		settings := &rmpb.GroupRequestUnitSettings{RU: &rmpb.TokenBucket{Settings: limits}}
+		return &rmpb.ResourceGroup{Name: "interop", Mode: rmpb.GroupMode_RUMode, Priority: 8, RUSettings: settings}
+	}
+	if _, err := client.AddResourceGroup(ctx, group(1000)); err != nil {
+		return err
+	}
+	if _, err := client.ModifyResourceGroup(ctx, group(2000)); err != nil {
+		return err
+	}
+	found, err := client.GetResourceGroup(ctx, "interop")
+	if err != nil || found.GetRUSettings().GetRU().GetSettings().GetFillRate() != 2000 {
+		return errors.Join(err, fmt.Errorf("GetResourceGroup: %v", found))
+	}
+	items := []*rmpb.RequestUnitItem{{Type: rmpb.RequestUnitType_RU, Value: 500}}
+	granted, err := client.AcquireTokenBuckets(ctx, &rmpb.TokenBucketsRequest{
+		Requests: []*rmpb.TokenBucketRequest{{
+			ResourceGroupName:           "interop",
+			Request:                     &rmpb.TokenBucketRequest_RuItems{RuItems: &rmpb.TokenBucketRequest_RequestRU{RequestRU: items}},
+			ConsumptionSinceLastRequest: &rmpb.Consumption{RRU: 7},
+		}},
+		TargetRequestPeriodMs: 5000,
+		ClientUniqueId:        1,
+	})
+	if err != nil || len(granted) != 1 || granted[0].GrantedRUTokens[0].GrantedTokens.Tokens != 500 {
+		return errors.Join(err, fmt.Errorf("AcquireTokenBuckets: %v", granted))
+	}
+	listed, err := client.ListResourceGroups(ctx, pd.WithRUStats)
+	if err != nil || len(listed) != 2 || listed[1].GetRUStats().GetRRU() != 7 {
+		return errors.Join(err, fmt.Errorf("ListResourceGroups: %v", listed))
+	}
+	if _, err = client.DeleteResourceGroup(ctx, "interop"); err != nil {
+		return err
+	}
+	if _, err = client.GetResourceGroup(ctx, "interop"); err == nil {
+		return errors.New("the group is still there")
+	}
+	return nil
 }
