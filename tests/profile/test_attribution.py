@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytikv.observe.attribution import Call, Part, Slot, attribute, attribute_call
+from pytikv.observe.attribution import Call, Part, Slot, attribute, attribute_call, move_cpu
 from pytikv.observe.telemetry import CallRecord, Step, Telemetry
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 
@@ -174,3 +174,29 @@ def _of_moment(record: Call, at: float) -> dict[Part, float]:
         if parts:
             return {part: parts.count(part) / len(parts) for part in parts}
     return {Part.CLIENT: 1.0}
+
+
+def test_cpu_time_beyond_the_clients_moments_was_spent_in_requests() -> None:
+    shares = {
+        Slot("raw_get", Part.CLIENT): 1.0,
+        Slot("raw_get", Part.NETWORK, "RawGet", "s1"): 3.0,
+        Slot("txn_begin", Part.TSO, "wait"): 1.0,
+        Slot("raw_get", Part.BACKOFF, "regionMiss"): 5.0,
+        Slot("", Part.APPLICATION): 9.0,
+    }
+    assert move_cpu(shares, 3.0) == {
+        **shares,
+        Slot("raw_get", Part.NETWORK, "RawGet", "s1"): 1.5,
+        Slot("txn_begin", Part.TSO, "wait"): 0.5,
+        Slot("raw_get", Part.CLIENT, "in requests"): 1.5,
+        Slot("txn_begin", Part.CLIENT, "in requests"): 0.5,
+    }
+    assert move_cpu(shares, 1.0) == shares
+    assert by_part(move_cpu(shares, 99.0)) == {Part.CLIENT: 5.0, Part.BACKOFF: 5.0, Part.APPLICATION: 9.0}
+
+
+@given(some_calls(), spans, st.floats(0, 20))
+def test_the_parts_still_add_up_to_the_whole(calls: list[Call], span: tuple[float, float], cpu_s: float) -> None:
+    shares = move_cpu(attribute(calls, *span), cpu_s)
+    assert math.isclose(sum(shares.values()), span[1] - span[0], abs_tol=1e-9)
+    assert all(seconds >= -1e-9 for seconds in shares.values())

@@ -6,6 +6,7 @@ import asyncio
 import html.parser
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,6 +155,21 @@ def test_what_adding_up_takes_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(report.parts.values()) == pytest.approx(report.seconds)
     assert report.calls == 9
     assert report.to_dict()["parts"]["this profile"] > 0
+
+
+def test_cpu_time_within_requests_is_the_clients() -> None:
+    async def body() -> None:
+        record = current_record()
+        assert record is not None
+        began, cpu = time.monotonic(), time.thread_time()
+        while time.thread_time() - cpu < 0.02:
+            sum(range(1000))
+        record.step("rpc", "RawGet", began, time.monotonic(), "ok", "s1:20160", (b"", b""))
+
+    with profile() as report:
+        asyncio.run(Telemetry(time.monotonic, time.time).run("raw_get", body()))  # type: ignore[arg-type]
+    assert report.shares[Slot("raw_get", Part.CLIENT, "in requests")] >= 0.015
+    assert sum(report.parts.values()) == pytest.approx(report.seconds)
 
 
 def test_an_empty_block_has_a_report(world: World) -> None:

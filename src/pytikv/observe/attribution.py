@@ -13,6 +13,10 @@ Calls overlap (tasks, threads), and so do the steps of one call (one request a r
 5. A moment of an RPC is divided as the whole RPC was: what the store said it spent (`rpc_facts`), of it waiting in its
    queues and for locks, and the rest, which is the network's. A store that says nothing leaves all to the network.
 
+6. Requests are made, sent and read by this thread's CPU, which is the client's own time too. It is known in sum only:
+   what exceeds the client's moments of rule 3 is taken from the waits for the network (RPCs but for what the store
+   said, timestamps, look-ups, new connections) in proportion. In asyncio that may be the CPU time of other tasks.
+
 Phases of a transaction and hedges are marks of progress: they take no time of their own.
 
 Pure: no clock, no I/O. Costs n log n for n calls and, within a call, steps by steps.
@@ -30,7 +34,7 @@ from typing import Final, NamedTuple
 from pytikv.observe.rpc_facts import server_time_of_step
 from pytikv.observe.telemetry import CallRecord, Step
 
-__all__ = ["Call", "Part", "Shares", "Slot", "attribute", "attribute_call"]
+__all__ = ["Call", "Part", "Shares", "Slot", "attribute", "attribute_call", "move_cpu"]
 
 
 class Part(enum.Enum):
@@ -96,6 +100,9 @@ _RANKS: Final = {
 }
 
 
+_MADE_BY_CPU: Final = frozenset({Part.NETWORK, Part.TSO, Part.REGION_LOAD, Part.CONNECT})
+
+
 def attribute(calls: Sequence[Call], began: float, ended: float) -> dict[Slot, float]:
     """Divide the time from `began` to `ended` (values of the runtime's `now()`) among `calls`; the sum is the whole.
 
@@ -119,6 +126,22 @@ def attribute_call(call: Call) -> dict[Slot, float]:
     ended = call.ended if call.ended is not None else call.began
     _divide(call, (call.began, ended), float, found)
     return dict(found)
+
+
+def move_cpu(shares: Shares, cpu_s: float) -> dict[Slot, float]:
+    """Apply rule 6: `cpu_s` is the CPU time of the thread while calls were under way. The sum stays what it is."""
+    found = dict(shares)
+    excess_s = cpu_s - sum(seconds for slot, seconds in shares.items() if slot.part is Part.CLIENT)
+    waits = {slot: seconds for slot, seconds in shares.items() if slot.part in _MADE_BY_CPU}
+    total_s = sum(waits.values())
+    if excess_s <= 0 or total_s <= 0:
+        return found
+    fraction = min(excess_s / total_s, 1.0)
+    for slot, seconds in waits.items():
+        own = Slot(slot.method, Part.CLIENT, "in requests")
+        found[slot] = seconds - seconds * fraction
+        found[own] = found.get(own, 0.0) + seconds * fraction
+    return found
 
 
 # --- among calls ------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ has its own report. Clients that were opened before the block count as well.
 How time is given to parts: `observe.attribution`. The parts add up to the block's duration. Parts of the stores need
 their answers to say so: transactional ones do, raw ones hold nothing of the kind and leave it all to the network.
 
-The CPU time of the thread and of the process stand beside it: where `client` and `your code` are much more than the
-thread's CPU time, something else kept it from running (another thread, the machine, or a sleep of yours).
+`client` is the CPU time of this library in the block's thread, and what kept it from running in between (another
+thread, the machine). What it uses while requests are under way is measured in sum; with `everywhere` it is not, and is
+left to the network. The CPU time of the thread and of the process stand beside the parts.
 
 Bounds: after `KEPT_CALLS` calls the times are added up and the calls let go; what that takes is a part of its own. A
 call that is under way then is taken by what it had done until then, its steps under way by their rest. At most
@@ -26,7 +27,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from pytikv.observe import telemetry
-from pytikv.observe.attribution import Call, Part, Slot, attribute
+from pytikv.observe.attribution import Call, Part, Slot, attribute, move_cpu
 from pytikv.observe.report import MethodStats, Report, StoreStats
 from pytikv.observe.telemetry import CallRecord, Sink
 from pytikv.rt.clock import ambient_clock
@@ -34,6 +35,34 @@ from pytikv.rt.clock import ambient_clock
 __all__ = ["profile"]
 
 KEPT_CALLS: Final = 5_000
+
+
+class _Cpu:
+    """The CPU time that one thread spends while calls begun in it are under way."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self._under_way = 0
+        self._from = 0.0
+        self._seconds = 0.0
+
+    def begin(self) -> None:
+        if not self._under_way:
+            self._from = time.thread_time()
+        self._under_way += 1
+
+    def end(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._seconds += time.thread_time() - self._from
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count what the profile itself used."""
+        self._from += seconds
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds + (time.thread_time() - self._from if self._under_way else 0.0)
 
 
 class _Collector(Sink):
@@ -45,7 +74,9 @@ class _Collector(Sink):
         self._lock = threading.Lock()
         self._from = began
         self._number = 0
+        self.cpu = _Cpu()
         self._open: dict[int, tuple[CallRecord, int, int | None]] = {}
+        self._at_home: set[int] = set()
         self._done: list[Call] = []
         self.shares: defaultdict[Slot, float] = defaultdict(float)
         self.methods: defaultdict[str, MethodStats] = defaultdict(MethodStats)
@@ -58,6 +89,9 @@ class _Collector(Sink):
                 self._number += 1
                 around = self._open.get(id(record.parent)) if record.parent is not None else None
                 self._open[id(record)] = (record, self._number, around[1] if around else None)
+                if threading.get_ident() == self.cpu.thread:
+                    self._at_home.add(self._number)
+                    self.cpu.begin()
 
     def on_end(self, record: CallRecord) -> None:
         """Take down a call."""
@@ -67,8 +101,13 @@ class _Collector(Sink):
                 return
             self._done.append(Call.of(*found))
             self._count(record)
+            if found[1] in self._at_home and threading.get_ident() == self.cpu.thread:
+                self._at_home.discard(found[1])
+                self.cpu.end()
             if len(self._done) >= KEPT_CALLS and record.ended is not None:
+                began = time.thread_time()
                 self._add_up(record.ended)
+                self.cpu.leave_out(time.thread_time() - began)
                 spent = self._now() - record.ended
                 if spent > 0:
                     self.shares[Slot("", Part.PROFILE)] += spent
@@ -126,12 +165,14 @@ class profile:
         telemetry.remove(self._collector)
         if self._token is not None:
             _present.reset(self._token)
-        ended = self._now()
+        ended, cpu_s = self._now(), self._collector.cpu.seconds
         collector, report = self._collector, self._report
         collector.finish(ended)
         report.seconds = ended - self._began
         report.thread_cpu_seconds = time.thread_time() - self._cpu[0]
         report.process_cpu_seconds = time.process_time() - self._cpu[1]
-        report.shares = dict(collector.shares)
+        # Of several threads at once, or in virtual time, CPU time says nothing about this period.
+        is_comparable = not self._everywhere and self._now is time.monotonic
+        report.shares = move_cpu(collector.shares, cpu_s) if is_comparable else dict(collector.shares)
         report.methods = dict(collector.methods)
         report.stores = dict(collector.stores)
