@@ -17,6 +17,7 @@ import logging
 import random
 import socket
 import time
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -37,6 +38,7 @@ _HIGH_WATER_BYTES: Final = 1 << 20
 _BACKLOG: Final = 1024
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
 _ACCEPT_PAUSE_S: Final = 0.1
+_CLOSING_TURNS: Final = 10
 
 
 class AioTransport(asyncio.BaseProtocol):
@@ -49,6 +51,11 @@ class AioTransport(asyncio.BaseProtocol):
         self._transport: asyncio.Transport | None = None
         # Bound once: asyncio and uvloop fetch it from the instance and call straight into our protocol.
         self.data_received = protocol.data_received
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone, or never came."""
+        return self._lost or self._transport is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's side: the connection (and its TLS) stands."""
@@ -159,6 +166,7 @@ class AioRuntime:
         self._spawned: set[asyncio.Task[Any]] = set()
         self._blocking_threads = blocking_threads
         self._executor: ThreadPoolExecutor | None = None
+        self._connected: weakref.WeakSet[AioTransport] = weakref.WeakSet()
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -339,6 +347,7 @@ class AioRuntime:
         adaptor = AioTransport(protocol)
         async with asyncio.timeout(left_s):
             await loop.create_connection(lambda: adaptor, host, port, **options)
+        self._connected.add(adaptor)
         return adaptor
 
     async def listen(
@@ -397,15 +406,29 @@ class AioRuntime:
         raise NotImplementedError("only the blocking runtime has calls that end")
 
     async def close(self) -> None:
-        """Cancel what was spawned, wait for its end, and let the threads of `run_blocking` go. Idempotent."""
+        """Cancel what was spawned, wait for its end, and let the threads of `run_blocking` go. Idempotent.
+
+        Connections that were made here end too: a loop that is closed at once would leave those half closed that take
+        some turns for it, as TLS does.
+        """
         spawned = [task for task in self._spawned if task is not asyncio.current_task()]
         for task in spawned:
             task.cancel()
         if spawned:
             await asyncio.wait(spawned)
+        await self._end_connections()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
+
+    async def _end_connections(self) -> None:
+        for _ in range(_CLOSING_TURNS):
+            await asyncio.sleep(0)
+            open_ones = [transport for transport in self._connected if not transport.is_lost]
+            if not open_ones:
+                return
+            for transport in open_ones:
+                transport.abort()
 
 
 def format_address(name: object) -> str:
