@@ -9,10 +9,15 @@ import pytest
 from metric_pages import real_names
 
 from pytikv.errors import ConfigError, WriteConflict
+from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.server.gc_worker import GcWorker
 from pytikv.server.metrics.exposition import REMEDY, MetricsPage
 from pytikv.server.metrics.model import Histogram, counter, exponential, gauge, histogram
+from pytikv.wire.channel import ClientChannel
+from pytikv.wire.errors import RpcError
+
+SLOT_RAW_GET = 13
 
 # --- the pure part ----------------------------------------------------------------------------------------------------
 
@@ -115,6 +120,24 @@ def test_messages_and_commands(running):
         assert after.value("tikv_server_grpc_req_batch_size_sum") >= 20
         assert after.value("tikv_server_grpc_resp_batch_size_sum") >= 20
         assert after.value("tikv_status_server_request_duration_seconds_count", method="GET", path="/metrics") == 1
+
+    running(body)
+
+
+def test_failures(running):
+    async def body(server):
+        port, deadline = server.server.port, server.rt.now() + 10
+        channel = ClientChannel(server.rt, address=f"127.0.0.1:{port}")
+        await channel.connect("127.0.0.1", port, deadline)
+        request = kvrpcpb.RawGetRequest(context=kvrpcpb.Context(cluster_id=5), key=b"k").SerializeToString()
+        with pytest.raises(RpcError, match="cluster id"):
+            await channel.unary("/tikvpb.Tikv/RawGet", request, deadline=deadline)
+        with pytest.raises(RpcError, match="cluster id"):
+            await channel.batch(SLOT_RAW_GET, request, deadline)
+        await channel.close()
+        page = await server.store()
+        assert page.value("tikv_grpc_msg_fail_total", type="raw_get") == 2
+        assert page.value("tikv_grpc_msg_duration_seconds_count", type="raw_get") == 0
 
     running(body)
 

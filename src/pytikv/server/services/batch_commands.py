@@ -75,7 +75,11 @@ class BatchCommands(StreamHandler):
             if handler is None:
                 self._other(slot, body, ident, ready)
                 continue
-            outcome = handler(body)
+            try:
+                outcome = handler(body)
+            except RpcError:
+                self._measures.failed_in(slot)
+                raise
             if isinstance(outcome, bytes):
                 ready.append((slot, outcome, ident))
             elif isinstance(outcome, Durable):
@@ -119,6 +123,7 @@ class BatchCommands(StreamHandler):
         try:
             result = await self._on_loop.complete(outcome)
         except RpcError as error:
+            self._measures.failed_in(slot)
             self._stream.finish(error.status, error.details)
             return
         if isinstance(result, bytes):

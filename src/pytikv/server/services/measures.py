@@ -31,6 +31,7 @@ class Measures:
         self._clock = clock
         self.metrics = metrics
         self._details = details
+        self._slots = slots
         self._get_slot = next((slot for slot, rpc in slots.items() if rpc == _GET), -1)
         self._open_slots = frozenset(slot for slot, rpc in slots.items() if rpc in details)
         self._histograms: dict[int, Histogram] = {slot: metrics.messages[type_of(rpc)] for slot, rpc in slots.items()}
@@ -75,6 +76,10 @@ class Measures:
     def failed(self, rpc: str) -> None:
         """A call ended without an answer."""
         self.metrics.failures[type_of(rpc)] += 1
+
+    def failed_in(self, slot: int) -> None:
+        """A command in a message of many ended it without an answer."""
+        self.failed(self._slots.get(slot, "invalid"))
 
     def _of(self, rpc: str) -> Histogram:
         found = self._types.get(rpc)
