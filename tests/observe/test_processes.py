@@ -117,6 +117,23 @@ def test_several_processes_are_told_as_one(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("histogram_*.db"))) == 3
 
 
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    text = run(
+        """
+        try:
+            pytikv.metrics.install()
+        except pytikv.ConfigError as error:
+            print(error)
+        use_without = pytikv.RawClient.connect("embedded://:memory:")
+        use_without.put(b"k", b"v")
+        use_without.close()
+        """,
+        PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "missing"),
+    )
+    assert text.startswith("PROMETHEUS_MULTIPROC_DIR: its files cannot be written: ")
+    assert "No such file or directory" in text
+
+
 def test_gauges_of_several_processes(tmp_path: Path) -> None:
     text = run(
         """

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 import pytikv
 from pytikv.observe import metrics, telemetry
 from pytikv.observe.telemetry import CallRecord
+from pytikv.testing.fleet import URL
 from pytikv.testing.load import LoadRun
 from pytikv.testing.server import ServerProcess
 
@@ -175,3 +176,19 @@ def test_a_region_that_is_looked_for_is_a_reload(registry: CollectorRegistry) ->
         sum(answer.is_good for answer in run.answers)
         == counts(registry, "tikv_request_duration_seconds")["raw_get", "ok"]
     )
+
+
+def test_heartbeats_are_calls_of_their_own(ear: Ear) -> None:
+    async def hold(run: LoadRun) -> None:
+        db = await pytikv.AsyncTransactionClient._open(run.world.process("client-0"), URL, {})
+        async with db, db.begin(pessimistic=True) as txn:
+            await txn.put(b"a", b"v")
+            await run.world.process("client-0").sleep(25)
+
+    LoadRun(5, clients=1, per_second=1, seconds=0.001).play(lambda run: run.within("client-0", hold(run)))
+    beats = [record for record in ear.ended if record.method == "txn_heartbeat"]
+    assert len(beats) >= 2
+    assert all(record.parent is None and ("rpc", "KvTxnHeartBeat") in kinds(record) for record in beats)
+    lock = next(record for record in ear.ended if record.method == "txn_lock")
+    assert lock.ended is not None
+    assert all(step.ended <= lock.ended for step in lock.steps)

@@ -129,18 +129,19 @@ def _failure_of_batch(failed: dict[bytes, TikvError]) -> TikvError | None:
 
 
 class ObservedPages:
-    """A scan under way, each page a call that reports."""
+    """A scan under way, each page a call that reports; `facts` are those of the next page."""
 
-    __slots__ = ("_method", "_pages", "_telemetry")
+    __slots__ = ("_facts", "_method", "_pages", "_telemetry")
 
-    def __init__(self, pages: Pages, method: str, telemetry: Telemetry) -> None:
+    def __init__(self, pages: Pages, method: str, telemetry: Telemetry, facts: Callable[[], dict[str, Any]]) -> None:
         self._pages = pages
         self._method = method
         self._telemetry = telemetry
+        self._facts = facts
 
     def next_page(self) -> CoroutineType[Any, Any, list[Pair]]:
         """See `Pages`."""
-        return self._telemetry.run(self._method, self._pages.next_page())
+        return self._telemetry.run(self._method, self._pages.next_page(), self._facts())
 
 
 OperationT = TypeVar("OperationT", bound=Callable[..., Coroutine[Any, Any, Any]])

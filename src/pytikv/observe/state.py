@@ -9,8 +9,9 @@ A look is taken from any thread, without stopping anyone: figures of one snapsho
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["AddressStats", "ClusterStats", "GuardStats", "StoreStats", "changed", "look", "provide", "watch"]
 
@@ -99,6 +100,8 @@ class ClusterStats:
     """What the budget for retries has left; None without one."""
 
 
+logger: Final = logging.getLogger("pytikv")
+
 _watchers: list[Callable[[], None]] = []
 _source: Callable[[], Iterable[ClusterStats]] = tuple
 
@@ -122,4 +125,7 @@ def watch(watcher: Callable[[], None]) -> None:
 def changed() -> None:
     """Say that a client has been closed."""
     for watcher in _watchers:
-        watcher()
+        try:
+            watcher()
+        except Exception as error:  # whoever looks on must not keep a client from closing
+            logger.error("what clients hold could not be noted: %s", error, exc_info=error)

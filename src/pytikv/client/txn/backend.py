@@ -17,7 +17,7 @@ UNDETERMINED.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from google.protobuf.message import Message
@@ -28,6 +28,7 @@ from pytikv.client.rpcs import Rpc
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, Priority, ReplicaRead
 from pytikv.observe.state import ClusterStats
+from pytikv.observe.telemetry import Telemetry
 from pytikv.rt.interface import Runtime
 from pytikv.types import Consistency, Timestamp
 
@@ -38,6 +39,7 @@ __all__ = [
     "RequestContext",
     "TxnBackend",
     "TxnPiece",
+    "as_call",
     "one_for_all",
     "open_txn_backend",
     "send_to_key",
@@ -259,6 +261,12 @@ async def send_to_key(
             return await backend.send(rpc, region, request, call, context)
         except RegionStale:
             continue
+
+
+def as_call(backend: TxnBackend, method: str, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    """Return what is done for no call, to be awaited, as a call by itself; as it is where nobody listens."""
+    telemetry: Telemetry | None = backend.shared.get(TELEMETRY)
+    return coroutine if telemetry is None else telemetry.run(method, coroutine)
 
 
 def one_for_all(backend: TxnBackend, name: str, make: Callable[[TxnBackend], T]) -> T:

@@ -23,10 +23,11 @@ from typing import Final
 from pytikv.ambient import forget_ambient
 from pytikv.client.by_region import run_bounded
 from pytikv.client.rpcs import KV_TXN_HEART_BEAT
-from pytikv.client.txn.backend import TxnBackend, one_for_all, send_to_key
+from pytikv.client.txn.backend import TxnBackend, as_call, one_for_all, send_to_key
 from pytikv.client.txn.key_errors import key_error
 from pytikv.client.txn.plan import MANAGED_TTL_MS
 from pytikv.errors import TikvError, TransactionAborted
+from pytikv.observe.telemetry import forget_record
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.rt.interface import Task
 from pytikv.rt.locks import mutex
@@ -96,6 +97,7 @@ class HeartBeats:
 
     async def _keep(self) -> None:
         forget_ambient()
+        forget_record()
         try:
             while (due_s := self._first_due()) is not None:
                 await self._backend.rt.sleep(max(0.0, due_s - self._backend.rt.now()))
@@ -128,7 +130,7 @@ class HeartBeats:
 
     async def _one(self, beat: Beat) -> None:
         try:
-            await self._send(beat)
+            await as_call(self._backend, "txn_heartbeat", self._send(beat))
         except TikvError as error:
             beat.failed += 1
             beat.due_s = self._backend.rt.now() + _AGAIN_S

@@ -48,10 +48,11 @@ class ObservedTransaction(AsyncTransaction):
 
     __slots__ = ()
 
+    def _facts(self) -> dict[str, Any]:
+        return {"start_ts": self._start_ts, "mode": mode_of(self._options)}
+
     def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
-        facts["start_ts"] = self._start_ts
-        facts["mode"] = mode_of(self._options)
-        return _telemetry(self._backend).run(method, call, facts)
+        return _telemetry(self._backend).run(method, call, self._facts() | facts)
 
     def _begin(self: _Self) -> CoroutineType[Any, Any, _Self]:
         return self._record("txn_begin", super()._begin())
@@ -66,7 +67,7 @@ class ObservedTransaction(AsyncTransaction):
         return self._record("txn_batch_get", super().batch_get(wanted), keys=len(wanted))
 
     def _scan(self, *arguments: Any, **options: Any) -> Pages:
-        return ObservedPages(super()._scan(*arguments, **options), "txn_scan", _telemetry(self._backend))
+        return ObservedPages(super()._scan(*arguments, **options), "txn_scan", _telemetry(self._backend), self._facts)
 
     def _lock(self, keys: Sequence[bytes], wish: LockWish) -> CoroutineType[Any, Any, dict[bytes, Found]]:
         call = super()._lock(keys, wish)
@@ -79,11 +80,7 @@ class ObservedTransaction(AsyncTransaction):
 
     def commit(self) -> CoroutineType[Any, Any, None]:
         """See `AsyncTransaction`."""
-        facts: dict[str, Any] = {
-            "start_ts": self._start_ts,
-            "mode": mode_of(self._options),
-            "keys": len(self._buffer),
-        }
+        facts = self._facts() | {"keys": len(self._buffer)}
         return _telemetry(self._backend).run("txn_commit", self._commit_and_note(facts), facts)
 
     async def _commit_and_note(self, facts: dict[str, Any]) -> None:
@@ -109,9 +106,11 @@ class ObservedSnapshot(AsyncSnapshot):
 
     __slots__ = ()
 
+    def _facts(self) -> dict[str, Any]:
+        return {"start_ts": self.ts}
+
     def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
-        facts["start_ts"] = self.ts
-        return _telemetry(self._backend).run(method, call, facts)
+        return _telemetry(self._backend).run(method, call, self._facts() | facts)
 
     def _begin(self) -> CoroutineType[Any, Any, SnapshotReader]:
         return self._record("snapshot_begin", super()._begin())
@@ -133,7 +132,9 @@ class ObservedSnapshot(AsyncSnapshot):
         return self._record("snapshot_batch_get", super().batch_get(wanted), keys=len(wanted))
 
     def _scan(self, *arguments: Any, **options: Any) -> Pages:
-        return ObservedPages(super()._scan(*arguments, **options), "snapshot_scan", _telemetry(self._backend))
+        return ObservedPages(
+            super()._scan(*arguments, **options), "snapshot_scan", _telemetry(self._backend), self._facts
+        )
 
 
 OBSERVED: Final = Makes(ObservedTransaction, ObservedAttempt, ObservedSnapshot)

@@ -235,7 +235,7 @@ def install(registry: CollectorRegistry | None = None, *, buckets: Iterable[floa
     with _lock:
         metrics = _by_registry.get(registry)
         if metrics is None:
-            metrics = Metrics(wanted or DEFAULT_BUCKETS)
+            metrics = _make(wanted or DEFAULT_BUCKETS)
             if not IS_MULTIPROCESS:
                 _register(registry, metrics)
             _by_registry[registry] = metrics
@@ -253,6 +253,13 @@ def uninstall(registry: CollectorRegistry | None = None) -> None:
         telemetry.remove(metrics)
         if not IS_MULTIPROCESS:
             (REGISTRY if registry is None else registry).unregister(metrics)
+
+
+def _make(buckets: tuple[float, ...]) -> Metrics:
+    try:
+        return Metrics(buckets)
+    except OSError as error:
+        raise ConfigError(f"PROMETHEUS_MULTIPROC_DIR: its files cannot be written: {error}") from error
 
 
 def _register(registry: CollectorRegistry, metrics: Metrics) -> None:

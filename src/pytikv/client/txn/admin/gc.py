@@ -25,9 +25,10 @@ from pytikv.ambient import forget_ambient
 from pytikv.client.arguments import check_seconds
 from pytikv.client.txn.admin.locks import resolve_locks
 from pytikv.client.txn.admin.range_task import CONCURRENCY, OnProgress
-from pytikv.client.txn.backend import TxnBackend
+from pytikv.client.txn.backend import TxnBackend, as_call
 from pytikv.client.txn.visibility import Visibility
 from pytikv.errors import TikvError
+from pytikv.observe.telemetry import forget_record
 from pytikv.rt.interface import Task
 from pytikv.types import Timestamp
 
@@ -103,10 +104,12 @@ class BackgroundGc:
 
     async def _run(self) -> None:
         forget_ambient()
+        forget_record()
         while True:
             await self._pause()
             try:
-                self.last = await collect_garbage(self._backend, self._life_time_s)
+                collect = collect_garbage(self._backend, self._life_time_s)
+                self.last = await as_call(self._backend, "client_gc", collect)
             except TikvError as error:
                 logger.warning("garbage collection failed and will be tried again: %s", error)
 
