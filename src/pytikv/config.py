@@ -207,6 +207,10 @@ class ClientConfig:
     resource_group: str = field(default="", metadata=kinds.kind(kinds.text))
     """Name of the resource group that the requests are charged to."""
 
+    resource_control: bool = field(default=False, metadata=kinds.kind(kinds.boolean))
+    """Whether requests of a resource group wait until the group can afford them (request units, as PD grants them), and
+    report what they cost. Off: the group's name travels, and only the stores look at it."""
+
     resource_group_tag: bytes = field(default=b"", metadata=kinds.kind(kinds.utf8))
     """Opaque tag of the requests for the store's resource metering."""
 

@@ -20,6 +20,7 @@ from pytikv.client.pool import ConnectionPool, PoolSettings
 from pytikv.client.region_cache import RegionCache
 from pytikv.client.region_loader import RegionLoader
 from pytikv.client.resilience.guard import Guards
+from pytikv.client.resource_control.controller import ResourceControl
 from pytikv.client.store_cache import StoreCache
 from pytikv.client.store_config import StoreConfigs
 from pytikv.client.tokens import AuthorizedPool, TokenSource
@@ -60,6 +61,8 @@ class Cluster:
     interceptors: tuple[Interceptor, ...] = ()
     guards: Guards | None = None
     """Breakers, places and limits by address, and the budget for retries; None where no option wants one."""
+    resource_control: ResourceControl | None = None
+    """What holds requests to their resource groups; None where the option is off."""
     _users: weakref.WeakSet[PoolUser] = dataclasses.field(default_factory=weakref.WeakSet)
     _lock: AbstractContextManager[object] = dataclasses.field(default_factory=mutex)
 
@@ -114,6 +117,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self.resource_control is not None:
+            self.resource_control.close()
         self.pd.close()
         await self.pool.close()
 
@@ -210,6 +215,10 @@ async def connect_cluster(
         await pool.close()
         raise
     locator = RegionLoader(rt, pd, regions, rules)
-    cluster = Cluster(rt, pool, pd, stores, regions, locator, configs, config.interceptors, guards)
+    interceptors = config.interceptors
+    control = ResourceControl(rt, pool, pd, regions.replicas_of) if config.resource_control else None
+    if control is not None:
+        interceptors = (*interceptors, control)  # innermost: what others do with a request is not charged
+    cluster = Cluster(rt, pool, pd, stores, regions, locator, configs, interceptors, guards, control)
     cluster.observe(bool(telemetry.sinks()))
     return cluster, codec

@@ -185,6 +185,11 @@ class RegionCache:
         """Return the entry with this id, valid or not."""
         return self._by_id.get(region_id)
 
+    def replicas_of(self, region_id: int) -> int:
+        """Return how many peers a region has; 1 for one that is not known."""
+        region = self.get(region_id)
+        return 1 if region is None else len(region.meta.peers)
+
     def hint(self, key: bytes, *, reverse: bool = False) -> CachedRegion | None:
         """Return the entry that covers `key`, even an outdated one: callers in want of one region share it."""
         if reverse:

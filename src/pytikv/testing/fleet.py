@@ -254,6 +254,11 @@ class Fleet:
 
     # --- troubles -----------------------------------------------------------------------------------------------------
 
+    @property
+    def pd(self) -> PdServer:
+        """PD itself, to look at or to set up."""
+        return self._pd
+
     def trouble(self, number: int) -> Trouble:
         """Return what is the matter with a store, to be changed."""
         return self._troubles[number]

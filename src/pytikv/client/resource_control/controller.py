@@ -38,7 +38,7 @@ from pytikv.proto import resource_manager_pb2 as rmpb
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
 from pytikv.rt.shared import SharedFuture
-from pytikv.wire.errors import RpcError
+from pytikv.wire.errors import RpcError, Status
 
 __all__ = ["ResourceControl"]
 
@@ -179,6 +179,8 @@ class ResourceControl:
         try:
             meta = await self._load(name, min(deadline, now + _PD_TIMEOUT_S))
         except (RpcError, ConnectionFailed, Overloaded) as error:
+            if isinstance(error, RpcError) and error.status in (Status.UNKNOWN, Status.UNIMPLEMENTED):
+                raise _unusable(name, error.details) from error
             logger.warning("resource group %r is not known, its requests pass unlimited: %s", name, error)
             self._unknown_until[name] = now + _UNKNOWN_S
             return None
@@ -194,10 +196,7 @@ class ResourceControl:
         data = await channel.unary(_SERVICE + b"GetResourceGroup", request, deadline=deadline)
         answer = rmpb.GetResourceGroupResponse.FromString(data)
         if answer.HasField("error") or not answer.HasField("group"):
-            raise ConfigError(
-                f"resource group {name!r}: {answer.error.message or 'PD does not know it'}; create it, or name another "
-                "by the option resource_group"
-            )
+            raise _unusable(name, answer.error.message or "PD does not know it")
         if answer.group.mode != rmpb.RUMode:
             raise ConfigError(
                 f"resource group {name!r} is not counted in request units, which is all that clients can do"
@@ -259,6 +258,10 @@ class ResourceControl:
                     group.unanswered(now)
             granted, self._granted = self._granted, SharedFuture()
         granted.set_result(None)
+
+
+def _unusable(name: str, why: str) -> ConfigError:
+    return ConfigError(f"resource group {name!r}: {why}; create it, or name another by the option resource_group")
 
 
 def _split(request: bytes) -> tuple[bool, bytes, bytes]:

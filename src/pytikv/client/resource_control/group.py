@@ -4,7 +4,7 @@ The talk has one question, "so much was consumed, so much will be wanted", and o
 spread over `trickle_ms` where the group has used up its share, so that clients take turns instead of bursts. Asked is
 
 * when the group is new, so that PD knows of the client;
-* when tokens run low, and before a trickle ends, but not again within `_LOW_PAUSE_S`;
+* when tokens run low, but not while a trickle flows, and not again within `_LOW_PAUSE_S`;
 * every `REPORT_S` where at least `REPORT_RU` were consumed, every `4 * REPORT_S` in any case.
 
 What will be wanted is estimated from the moving average of the consumption. An answer that does not come changes
@@ -68,8 +68,9 @@ class Group:
         if not self._is_known:
             return True
         since = now - self._reported_at
-        ends_soon = self._trickle is not None and now >= self._trickle[0] - _TRICKLE_RESERVE_S
-        is_low = self.bucket.is_low or (ends_soon and self.bucket.tokens(now) < 1.0)
+        # While a grant flows in, PD has given what it can: more questions would only bring more of the least it gives.
+        flows_on = self._trickle is not None and now < self._trickle[0] - _TRICKLE_RESERVE_S
+        is_low = not flows_on and (self.bucket.is_low or (self._trickle is not None and self.bucket.tokens(now) < 1.0))
         if is_low and not self.is_unlimited and since >= _LOW_PAUSE_S:
             return True
         used = self.consumed.total - self._reported.total
