@@ -61,6 +61,7 @@ def steps(record: CallRecord) -> None:
     record.step("backoff", "tikvRPC", 100.06, 100.1)
     record.step("rpc", "KvGet", 100.1, 100.2, "ok", "s2:20160", (b"", b""))
     record.step("lock_wait", "read", 100.2, 100.4)
+    record.step("phase", "prewrite", 100.0, 100.4)
 
 
 def test_a_slow_call_is_told_with_its_phases_and_causes(caplog: pytest.LogCaptureFixture) -> None:
@@ -81,8 +82,9 @@ def test_a_slow_call_is_told_with_its_phases_and_causes(caplog: pytest.LogCaptur
         "timestamps": 10.0,
     }
     assert sum(facts["phases"].values()) == pytest.approx(facts["duration_ms"])
+    assert facts["txn_phases"] == {"prewrite": 400.0}
     assert facts["causes"] == ["KvGet s1:20160 UNAVAILABLE", "tikvRPC"]
-    assert (facts["rpcs"], facts["retries"], facts["start_ts"], facts["store"]) == (2, 1, 42, "s2:20160")
+    assert (facts["rpcs"], facts["retries"], facts["start_ts"], facts["store"]) == (2, 1, "42", "s2:20160")
 
 
 def test_only_calls_over_the_clients_own_limit_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -300,6 +300,30 @@ def test_an_exporter_that_is_down_hurts_no_call(caplog: pytest.LogCaptureFixture
     provider.shutdown()
 
 
+class Rude(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("user_token=hunter2 was refused"), "user_token=*** was refused"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (Rude(), "Rude"),
+        (ValueError("x" * 5000), "x" * 253 + "..."),
+    ],
+)
+def test_the_text_of_any_error_is_bounded_and_without_secrets(spans: Spans, error: BaseException, text: str) -> None:
+    def body(_: CallRecord) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        spans.call(body)
+    call = spans.done()["txn_commit shop"]
+    assert (call.status.status_code, call.status.description) == (StatusCode.ERROR, text)
+
+
 def test_redacted_keys_stay_out_of_spans(spans: Spans) -> None:
     from pytikv.errors import format_key
 

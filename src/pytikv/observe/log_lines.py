@@ -14,6 +14,9 @@ that is taken gets an underscore in front. Keys (bytes) are shown escaped, and n
 Secrets: what lies before an ``@`` in a URL, bearer tokens, and the values of names like `user_token` or `password`
 become ``***``, in messages, tracebacks and extras.
 
+Numbers over 2^53 are written as text, and so is start_ts always: readers of JSON (Promtail's and browsers' among them)
+take numbers as floating point, and lose digits.
+
 A line is valid JSON in ASCII whatever went in, and at most `MAX_LINE` bytes long: texts are cut to `MAX_TEXT`
 characters, tracebacks from their beginning, and where that does not do, extras go first. Nothing here raises.
 """
@@ -34,11 +37,12 @@ from pytikv.observe.rpc_facts import is_store_rpc, region_of_step
 from pytikv.observe.telemetry import CallRecord, span_id_of, trace_id_of
 from pytikv.settings.kinds import is_secret
 
-__all__ = ["FACTS", "MAX_LINE", "MAX_TEXT", "call_facts", "error_facts", "line", "scrub"]
+__all__ = ["FACTS", "MAX_LINE", "MAX_TEXT", "call_facts", "error_facts", "error_text", "line", "scrub"]
 
 MAX_LINE: Final = 16 << 10
 MAX_TEXT: Final = 2048
 _LOOKED_AT: Final = 4 * MAX_TEXT
+_EXACT: Final = 1 << 53
 _MAX_EXTRAS: Final = 32
 _MAX_ITEMS: Final = 32
 _MAX_DEPTH: Final = 4
@@ -135,7 +139,7 @@ def _plain(name: Any, value: Any, depth: int = 0) -> Any:
     if isinstance(name, str) and is_secret(name) and not isinstance(value, (bool, int, float)):
         return "***"
     if value is None or isinstance(value, (bool, int)):
-        return value if not isinstance(value, int) or abs(value) < 1 << 64 else str(value)[:MAX_TEXT]
+        return value if not isinstance(value, int) or abs(value) <= _EXACT else _digits(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (bytes, bytearray)):
@@ -151,6 +155,13 @@ def _plain(name: Any, value: Any, depth: int = 0) -> Any:
         return _clean(str(value))
     except Exception:  # an object that cannot show itself
         return f"<{type(value).__name__}>"
+
+
+def _digits(number: int) -> str:
+    try:
+        return str(number)[:MAX_TEXT]
+    except ValueError:  # longer than Python turns into text
+        return "<int>"
 
 
 def _key(key: Any) -> str:
@@ -190,12 +201,22 @@ def call_facts(record: CallRecord) -> dict[str, Any]:
     if rpcs:
         found["region"] = region_of_step(rpcs[-1]) or noted.get("region") or None
         found["store"] = rpcs[-1].store
-    found["start_ts"] = noted.get("start_ts")
+    start_ts = noted.get("start_ts")
+    found["start_ts"] = str(int(start_ts)) if start_ts else None  # text: see the limits of numbers
     if record.ended is not None:
         found["duration_ms"] = round((record.ended - record.began) * 1e3, 3)
     if record.error is not None:
         found.update(error_facts(record.error))
     return {name: value for name, value in found.items() if value is not None and value != ""}
+
+
+def error_text(error: BaseException, limit: int = MAX_TEXT) -> str:
+    """Return an error's text, bounded and without secrets; its class where it has none."""
+    try:
+        text = str(error)
+    except Exception:  # an error that cannot show itself
+        text = ""
+    return _cut(scrub(text[:_LOOKED_AT]), limit) or type(error).__name__
 
 
 def error_facts(error: BaseException) -> dict[str, str]:

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TextIO
 from pytikv.ambient import current_context
 from pytikv.errors import ConfigError
 from pytikv.observe import telemetry
-from pytikv.observe.log_lines import FACTS, call_facts, line
+from pytikv.observe.log_lines import FACTS, call_facts, error_text, line
 from pytikv.observe.rate_limit import RateLimit
 from pytikv.observe.telemetry import CallRecord, Sink, current_record, span_id_of, trace_id_of
 
@@ -79,7 +79,7 @@ class CallLog(Sink):
         extra: dict[str, Any] = {FACTS: call_facts(record)}
         if suppressed:
             extra["suppressed"] = suppressed
-        logger.warning("%s failed: %s", record.method, str(record.error) or record.status, extra=extra)
+        logger.warning("%s failed: %s", record.method, error_text(record.error), extra=extra)
 
 
 class JsonLogging:

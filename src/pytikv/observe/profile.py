@@ -18,6 +18,7 @@ call that is under way then is taken by what it had done until then, its steps u
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict
@@ -164,7 +165,8 @@ class profile:
     ) -> None:
         telemetry.remove(self._collector)
         if self._token is not None:
-            _present.reset(self._token)
+            with contextlib.suppress(ValueError):  # left in another context than it was entered in
+                _present.reset(self._token)
         ended, cpu_s = self._now(), self._collector.cpu.seconds
         collector, report = self._collector, self._report
         collector.finish(ended)

@@ -5,6 +5,7 @@ open. A line's message is for people; as JSON (`pytikv.logging.json`) it has the
 
     phases   milliseconds by what they went to: "client", "network s1:20160", "server s1:20160", "lock wait read",
              "back-off regionMiss", "timestamps", ...; they add up to `duration_ms` (the rule: `observe.attribution`)
+    txn_phases   milliseconds of prewrite, commit and rollback, which consist of what `phases` names
     rpcs     how many requests the call sent, and `retries`, its waits before another try
     causes   the distinct troubles met: failed RPCs as "KvGet s1:20160 UNAVAILABLE", back-offs by kind
     suppressed   how many slow calls were not logged before this one
@@ -98,12 +99,22 @@ def slow_facts(record: CallRecord) -> dict[str, Any]:
             causes[step.name] = None
     found = call_facts(record)
     found["phases"] = phases(record)
+    found["txn_phases"] = _sums(record, "phase") or None
     found["rpcs"] = kinds["rpc"]
     if kinds["backoff"]:
         found["retries"] = kinds["backoff"]
     if causes:
         found["causes"] = list(causes)[:MAX_CAUSES]
-    return found
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sums(record: CallRecord, kind: str) -> dict[str, float]:
+    """Return the milliseconds of the call's steps of a kind by their names."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for step in record.steps:
+        if step.kind == kind:
+            sums[step.name] += (step.ended - step.began) * 1e3
+    return {name: round(ms, 3) for name, ms in sums.items()}
 
 
 def phases(record: CallRecord) -> dict[str, float]:

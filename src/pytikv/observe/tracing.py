@@ -37,6 +37,7 @@ from pytikv import ambient
 from pytikv._version import __version__
 from pytikv.errors import ConfigError
 from pytikv.observe import telemetry
+from pytikv.observe.log_lines import error_text
 from pytikv.observe.semconv import (
     MAX_TEXT,
     call_attributes,
@@ -189,8 +190,8 @@ class Tracing(Sink):
             span.set_attributes(attributes)
         if open_span.children > MAX_STEPS:
             span.set_attribute("tikv.steps_dropped", open_span.children - MAX_STEPS)
-        if record.status != "ok":
-            span.set_status(StatusCode.ERROR, str(record.error)[:MAX_TEXT])
+        if record.error is not None:
+            span.set_status(StatusCode.ERROR, error_text(record.error, MAX_TEXT))
         span.end(open_span.at(record.ended if record.ended is not None else record.began))
 
 
