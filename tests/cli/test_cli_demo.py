@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -51,6 +52,46 @@ def test_demo_json(run: Run) -> None:
         assert sale["sold"] == sale["operations"] == 80
         assert sale["problems"] == []
         assert sale["audits"] >= 1
+
+
+@needs_data
+def test_demo_with_metrics_and_traffic(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytikv.demo.traffic import Traffic
+    from pytikv.observe import metrics
+
+    pages: list[str] = []
+    served: list[metrics.MetricsServer] = []
+    serve, traffic = metrics.serve, Traffic.run
+
+    def serve_and_remember(*args: Any, **options: Any) -> metrics.MetricsServer:
+        served.append(serve(*args, **options))
+        return served[-1]
+
+    def scrape_afterwards(self: Traffic, seconds: float) -> object:
+        report = traffic(self, seconds)
+        with urllib.request.urlopen(served[-1].url) as answer:
+            pages.append(answer.read().decode())
+        return report
+
+    monkeypatch.setattr(metrics, "serve", serve_and_remember)
+    monkeypatch.setattr(Traffic, "run", scrape_afterwards)
+    try:
+        done = run("demo", "--rows", "100", "--buyers", "4", "--serve-metrics", "0", "--keep", "0.5", "--json")
+    finally:
+        metrics.uninstall()
+    assert done.code == 0, done.err
+    assert f"metrics at {served[0].url}" in done.err
+    assert done.json()["traffic"]["wrong_audits"] == 0
+    assert done.json()["traffic"]["calls"]["audit"] > 0
+    assert 'tikv_request_duration_seconds_count{method="raw_get",status="ok"}' in pages[0]
+    with pytest.raises(OSError):  # noqa: PT011  # refused, whatever the platform calls it
+        urllib.request.urlopen(served[0].url)
+
+
+def test_demo_refuses_a_bad_address_for_metrics(run: Run) -> None:
+    done = run("demo", "--serve-metrics", "here")
+    assert done.code == 2
+    assert "HOST:PORT" in done.err
 
 
 @needs_data
