@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html.parser
 import json
 import threading
@@ -311,3 +312,16 @@ def test_a_real_server_says_what_was_its_own() -> None:
         assert sum(report.parts.values()) == pytest.approx(report.seconds)
         assert report.methods["txn_commit"].count == 20
         assert sum(stats.count for stats in report.stores.values()) >= 40
+
+
+@pytest.mark.process
+def test_a_wait_for_anothers_lock_is_told_from_the_network() -> None:
+    from pytikv.testing.server import ServerProcess
+
+    with ServerProcess() as server, pytikv.TransactionClient.connect(server.url) as client:
+        with client.begin(pessimistic=True) as holder:
+            holder.lock_keys([b"k"])
+            with profile() as report, client.begin(pessimistic=True) as waiter, contextlib.suppress(pytikv.LockTimeout):
+                waiter.lock_keys([b"k"], wait=0.1)
+        assert report.methods["txn_lock"].failed == 1
+        assert report.parts[Part.LOCK_WAIT] >= 0.09

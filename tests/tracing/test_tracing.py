@@ -165,6 +165,36 @@ def test_retries_and_phases_are_events_and_attributes(spans: Spans) -> None:
     assert [(span.attributes or {})["error.type"] for span in failed] == ["UNAVAILABLE"]
 
 
+def test_a_wall_clock_that_jumps_moves_later_calls_and_tears_none_apart(spans: Spans) -> None:
+    wall = UNIX
+    spans.telemetry = Telemetry(spans.clock, lambda: spans.clock.now + wall)
+
+    def body(record: CallRecord) -> None:
+        nonlocal wall
+        wall += 3600.0
+        record.step("rpc", "RawGet", 100.0, 100.25)
+        spans.clock.now = 100.5
+
+    spans.call(body, "raw_get")
+    spans.call(lambda _: None, "raw_put")
+    done = spans.done()
+    call, rpc, after = done["raw_get"], done["tikvpb.Tikv/RawGet"], done["raw_put"]
+    assert (call.start_time, rpc.start_time, rpc.end_time, call.end_time) == tuple(
+        int((at + UNIX) * 1e9) for at in (100.0, 100.0, 100.25, 100.5)
+    )
+    assert after.start_time == int((100.5 + UNIX + 3600.0) * 1e9)
+
+
+def test_secrets_of_the_context_are_in_no_span(spans: Spans) -> None:
+    with pytikv.context(tenant_id="acme", user_token="hunter2", request_source="batch", baggage={"note": "private"}):
+        spans.call(lambda record: record.step("rpc", "RawGet", 100.0, 100.1), "raw_get")
+    attributes = dict(spans.done()["raw_get shop"].attributes or {})
+    assert (attributes["tikv.tenant_id"], attributes["tikv.request_source"]) == ("acme", "batch")
+    told = "".join(span.to_json() for span in spans.exporter.get_finished_spans())
+    assert "hunter2" not in told
+    assert "private" not in told
+
+
 def test_an_error_ends_in_the_status_and_its_outcome(spans: Spans) -> None:
     def body(_: CallRecord) -> None:
         raise WriteConflict("another transaction wrote the key", key=b"k")

@@ -2,7 +2,8 @@
 
 Looked at are the calls made in the block's own context: its thread, the asyncio tasks begun in it, and the work that
 those begin; `profile(everywhere=True)` takes the calls of the whole process, whoever makes them. Blocks may nest; each
-has its own report. Clients that were opened before the block count as well.
+has its own report. Clients that were opened before the block count as well; transactions that were begun before it do
+not, unless something else (metrics, traces) has been looking at them.
 
 How time is given to parts: `observe.attribution`. The parts add up to the block's duration. Parts of the stores need
 their answers to say so: transactional ones do, raw ones hold nothing of the kind and leave it all to the network.

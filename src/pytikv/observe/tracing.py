@@ -96,9 +96,7 @@ class _Open:
 
     def leave(self) -> None:
         """Let what was current before the call be so again."""
-        with suppress(
-            ValueError
-        ):  # given up, and closed by the collector, in another context: nothing to put back there
+        with suppress(ValueError):  # given up, and closed in another context: there is nothing to put back there
             self._ambient.__exit__(None, None, None)
             contexts.detach(self._token)
 
