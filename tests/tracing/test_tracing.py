@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import subprocess
 import sys
@@ -286,6 +287,7 @@ def test_a_span_that_is_not_sampled_has_nothing_but_ids() -> None:
 def test_without_a_provider_calls_pass_by_and_the_first_after_one_is_traced() -> None:
     program = """
 import asyncio
+import importlib
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -407,3 +409,30 @@ def test_every_rpc_to_a_store_is_named_as_one() -> None:
     for one in vars(rpcs).values():
         if isinstance(one, rpcs.Rpc):
             assert step_name(Step("rpc", one.name, 0.0, 1.0)) == one.path.decode().strip("/")
+
+
+def test_every_name_that_is_not_ours_is_one_of_the_conventions(spans: Spans) -> None:
+    """As the SDK's package of the conventions has them, which is made from their source."""
+    known = set()
+    for area in ("db", "server", "error", "network"):
+        module = importlib.import_module(f"opentelemetry.semconv.attributes.{area}_attributes")
+        known |= {value for name, value in vars(module).items() if name.isupper()}
+    rpc = importlib.import_module("opentelemetry.semconv._incubating.attributes.rpc_attributes")
+    known |= {value for name, value in vars(rpc).items() if name.isupper()}
+
+    def body(record: CallRecord) -> None:
+        record.step("rpc", "KvGet", 100.0, 100.1, "UNAVAILABLE", "s1:20160", (request(1), None))
+        record.step("tso", "wait", 100.1, 100.2, "cancelled", "pd1:2379", 3)
+        record.step("backoff", "tikvRPC", 100.2, 100.3)
+        raise WriteConflict("met another")
+
+    with pytest.raises(WriteConflict), pytikv.context(tenant_id="acme", resource_group="rg", request_source="r"):
+        spans.call(body, keys=5, start_ts=1, mode="optimistic", commit_ts=2)
+    names = set()
+    for span in spans.exporter.get_finished_spans():
+        names |= set(span.attributes or {})
+        for event in span.events:
+            names |= set(event.attributes or {})
+    ours = {name for name in names if name.startswith("tikv.")}
+    assert names - ours <= known
+    assert {"db.system.name", "db.operation.batch.size", "error.type", "rpc.method", "server.port"} <= names
