@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,3 +146,23 @@ def test_a_wait_for_a_lock_is_a_child(exporter: InMemorySpanExporter) -> None:
         holder.rollback()
     (wait,) = [span for span in exporter.get_finished_spans() if span.name == "lock_wait pessimistic"]
     assert (wait.end_time or 0) - (wait.start_time or 0) > 0.03e9
+
+
+def test_without_the_package_the_error_says_what_to_install() -> None:
+    program = """
+import io, sys
+sys.modules["opentelemetry"] = None
+import pytikv
+try:
+    pytikv.RawClient.connect("embedded://:memory:", tracing=True)
+except pytikv.ConfigError as error:
+    print(error)
+stream = io.StringIO()
+with pytikv.logging.json(stream, calls="all"), pytikv.RawClient.connect("embedded://:memory:") as client:
+    with pytikv.profile() as report:
+        client.put(b"k", b"v")
+print(report.calls, stream.getvalue().count("raw_put"))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ['tracing needs opentelemetry-api: pip install "pytikv[tracing]"', "1 2"]
