@@ -81,6 +81,21 @@ class Rows(Generic[R]):
             decode([found[place] for place in row if place in found]) if row[0] in found else None for row in places
         ]
 
+    async def get_for_update(self, txn: AsyncTransaction, keys: Sequence[Any]) -> list[R | None]:
+        """Return rows of a transaction that means to change them, None for each that is not there.
+
+        Pessimistic: locked, and as they are now. Optimistic: the commit fails if one of them changes meanwhile.
+        """
+        encoded = [self.encoded(key) for key in keys]
+        if not txn.is_pessimistic:
+            rows = await self.load(txn, encoded)
+            await txn.lock_keys([self.layout.row_key(key) for key in encoded])
+            return rows
+        places = [self._places(key) for key in encoded]
+        found = await txn.batch_get_for_update([place for row in places for place in row])
+        values = [[found[place] for place in row if place in found] if row[0] in found else None for row in places]
+        return [None if row is None else self.codec.decode(row) for row in values]
+
     async def get_fields(self, txn: Reader, keys: Sequence[Any], fields: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return some fields of rows, reading only the values that hold them."""
         groups = self._groups_of(fields)

@@ -173,6 +173,22 @@ class Table(Generic[R]):
         return _drive(txn, self.rows.get_fields, list(keys), tuple(fields))
 
     @overload
+    def get_for_update(self, txn: Transaction, key: Any) -> R | None: ...
+    @overload
+    def get_for_update(self, txn: AsyncTransaction, key: Any) -> Coroutine[Any, Any, R | None]: ...
+    def get_for_update(self, txn: Any, key: Any) -> Any:
+        """Return a row that this transaction means to change; None where there is none.
+
+        In a pessimistic transaction it is locked and read as it is now: `get` reads it as of the transaction's begin,
+        and what is written upon that may undo another's write. In an optimistic one the commit fails
+        (WriteConflict) if somebody changes the row meanwhile, also where this transaction does not write it.
+        """
+        return _drive_write(txn, self._get_for_update, key)
+
+    async def _get_for_update(self, txn: AsyncTransaction, key: Any) -> R | None:
+        return (await self.rows.get_for_update(txn, (key,)))[0]
+
+    @overload
     def exists(self, txn: BlockingReader, key: Any) -> bool: ...
     @overload
     def exists(self, txn: AsyncReader, key: Any) -> Coroutine[Any, Any, bool]: ...

@@ -5,10 +5,11 @@
     Adaptive(db).run(fn, *args, keys=[...])    the better of the two for these keys at present
 
 `fn(txn, *args)` runs in a transaction, perhaps several times, and its answer is returned; it is a coroutine function
-with an asynchronous client. In a pessimistic transaction tables lock the rows that they change, and
-`txn.get_for_update` reads with a lock.
+with an asynchronous client. It must read what it is going to change by `get_for_update` (of the table or the
+transaction), or change it by `Table.update`: in a pessimistic transaction a plain `get` reads what was there at its
+begin, and a write upon that undoes what others have written since.
 
-Both strategies guarantee the same, snapshot isolation with no lost update. They differ in price: an optimistic
+So written, both strategies guarantee the same, snapshot isolation with no lost update. They differ in price: an optimistic
 transaction costs nothing extra until it meets another and then all of its work again; a pessimistic one costs a request
 for its locks always, and a wait where it meets another. `Adaptive` measures both, for each range of keys, as the
 seconds that a success takes, tries over included, and goes by the lower mean; the other one is tried now and then.
