@@ -165,7 +165,7 @@ class StormOptions:
     load: float = 0.7
     silent_at: float = 3.0
     healed_at: float = 6.0
-    seconds: float = 16.0
+    seconds: float = 10.0
     timeout_seconds: float = 2.0
     rpc_timeout_seconds: float = 0.25
     capacity: Capacity = dataclasses.field(default_factory=lambda: Capacity(workers=2, service_seconds=0.02))

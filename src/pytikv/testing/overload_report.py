@@ -14,10 +14,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from pytikv.bench.charts import lines
 from pytikv.cli.chart import bars
-from pytikv.errors import ConfigError
 from pytikv.testing.overload import GUARDS, LOADS, Curve, OverloadOptions, run_curve
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ GOOD_SHARE: Final = 0.8
 
 _WITH: Final = "with guards"
 _WITHOUT: Final = "without"
-_COLORS: Final = ("#1b7837", "#b2182b", "#666666")  # apart for all eyes, in this order of the curves
 
 
 def show(seed: int, *, as_json: bool = False, svg: pathlib.Path | None = None) -> int:
@@ -51,10 +50,11 @@ def compare(
     seed: int,
     options: OverloadOptions | None = None,
     *,
-    loads: Sequence[float] = LOADS,
+    loads: Sequence[float] | None = None,
     is_progress_shown: bool = False,
 ) -> tuple[Curve, Curve]:
-    """Run both curves; returns the one with guards first."""
+    """Run both curves, at `LOADS` where nothing else is asked for; returns the one with guards first."""
+    loads = loads or LOADS
     done = 0
 
     def step(_: object) -> None:
@@ -95,39 +95,9 @@ def _share_at_double(curve: Curve) -> float:
 
 def write_svg(curves: tuple[Curve, Curve], options: OverloadOptions, path: pathlib.Path) -> None:
     """Draw both curves into a file. Raises ConfigError where pygal is missing, OSError."""
-    pygal = _pygal()
-    chart = pygal.XY(
-        title="Goodput under overload",
-        x_title="offered load, multiples of what the stores can carry out",
-        y_title=f"calls answered within {options.deadline_seconds * 1000:.0f} ms, a second",
-        legend_at_bottom=True,
-        show_x_guides=False,
-        legend_at_bottom_columns=3,
-        dots_size=5,
-        style=pygal.style.Style(
-            background="white",
-            plot_background="white",
-            colors=_COLORS,
-            stroke_width="3",
-            guide_stroke_color="#dddddd",
-            major_guide_stroke_color="#dddddd",
-        ),
-        range=(0, options.per_second * 1.1),
-        xrange=(0, max(LOADS)),
-        js=[],  # a picture, no program: nothing is fetched to look at it
-        no_prefix=True,
-    )
-    for curve in curves:
-        points = [(point.load, round(point.goodput, 1)) for point in curve.points]
-        chart.add(curve.name, points)
-    edge = max(point.load for point in curves[0].points)
-    chart.add("capacity", [(0, options.per_second), (edge, options.per_second)], show_dots=False)
-    path.write_bytes(chart.render())
-
-
-def _pygal() -> Any:
-    try:
-        import pygal  # type: ignore[import-untyped]  # it has no stubs
-    except ImportError:
-        raise ConfigError('a picture needs pygal: pip install "pytikv[bench]"') from None
-    return pygal
+    series = {curve.name: [(point.load, round(point.goodput, 1)) for point in curve.points] for curve in curves}
+    last = max(point.load for point in curves[0].points)
+    series["capacity"] = [(0.0, options.per_second), (last, options.per_second)]
+    title = f"offered load, in multiples of the capacity (deadline {options.deadline_seconds * 1000:.0f} ms)"
+    text = lines(series, unit="answers in time, 1/s", x_title=title)
+    path.write_text(text, encoding="utf-8")
