@@ -177,7 +177,7 @@ def test_guards_are_one_an_address_and_share_the_budget():
     assert guards.of("a:1") is guards.of("a:1")
     assert guards.of("a:1") is not guards.of("b:1")
     assert guards.budget is not None
-    guards.budget.tokens = 0.0
+    guards.budget.saved = 0.0
     for address in ("a:1", "b:1"):
         guards.of(address).done(guards.of(address).admit(1.0), 1.0, 0.01)
     assert guards.budget.tokens == 1.0

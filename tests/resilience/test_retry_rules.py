@@ -161,7 +161,7 @@ def test_the_file(tmp_path):
         ({"breaker": {"open_s": 60}}, "'breaker': open_cap_s (30) must not be below open_s (60)"),
         ({"bulkhead": -1}, "'bulkhead' must be an integer between 1 and 65536, not -1"),
         ({"adaptive_limit": {"min": 64}}, "'adaptive_limit': min <= initial <= max must hold, not 64, 32, 1024"),
-        ({"retry_budget": 3.0}, "ratio"),
+        ({"retry_budget": 3.0}, "'retry_budget' must be a number between 0.001 and 1, not 3.0"),
         ({"hedge_after_ms": "p50"}, "a number of milliseconds, or 'p90', 'p95' or 'p99', not 'p50'"),
         ({"hedge_after_ms": 0}, "'hedge_after_ms' must be"),
         ({"retry": {"kinds": {"tikvRpc": {}}}}, "'retry.kinds' has no kind 'tikvRpc'"),

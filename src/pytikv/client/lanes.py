@@ -62,6 +62,12 @@ class GuardSource(Protocol):
         ...
 
 
+class Batch(Protocol):
+    """As `ClientChannel.batch`."""
+
+    def __call__(self, slot: int, request: bytes, deadline: float, /) -> Coroutine[Any, Any, bytes]: ...
+
+
 class Lane:
     """The way to one address. As a `ClientChannel`: `batch` and `unary`, from any loop and thread that the pool allows.
 
@@ -69,7 +75,7 @@ class Lane:
     RpcError: nothing was sent), and what interceptors raise.
     """
 
-    __slots__ = ("_channel", "_guard", "_now", "_outer", "address")
+    __slots__ = ("_channel", "_guard", "_now", "_outer", "address", "batch")
 
     def __init__(self, pool: ConnectionPool, address: str, guard: Guard | None, outer: tuple[Interceptor, ...]) -> None:
         self.address = address
@@ -77,22 +83,20 @@ class Lane:
         self._now = pool.now
         self._guard = guard
         self._outer = outer
-
-    def batch(self, slot: int, request: bytes, deadline: float) -> Coroutine[Any, Any, bytes]:
-        """Send one command over the BatchCommands stream; returns the serialized answer."""
-        if self._outer:
-            return self._intercept(slot, b"", request, deadline, ())
-        return self._send(slot, b"", request, deadline, ())
+        self.batch: Batch = self._intercept if outer else self._send
+        """Sends one command over the BatchCommands stream; returns the serialized answer."""
 
     def unary(
         self, path: bytes, request: bytes, *, deadline: float, metadata: Metadata = ()
     ) -> Coroutine[Any, Any, bytes]:
         """Call a method by itself; returns the serialized answer."""
         if self._outer and path.startswith(_STORE_SERVICE):
-            return self._intercept(0, path, request, deadline, metadata)
-        return self._send(0, path, request, deadline, metadata)
+            return self._intercept(0, request, deadline, path, metadata)
+        return self._send(0, request, deadline, path, metadata)
 
-    async def _send(self, slot: int, path: bytes, request: bytes, deadline: float, metadata: Metadata) -> bytes:
+    async def _send(
+        self, slot: int, request: bytes, deadline: float, path: bytes = b"", metadata: Metadata = ()
+    ) -> bytes:
         """Send a request past the guard."""
         now, guard = self._now, self._guard
         began = now()
@@ -158,13 +162,15 @@ class Lane:
 
     # --- interceptors -------------------------------------------------------------------------------------------------
 
-    async def _intercept(self, slot: int, path: bytes, request: bytes, deadline: float, metadata: Metadata) -> bytes:
+    async def _intercept(
+        self, slot: int, request: bytes, deadline: float, path: bytes = b"", metadata: Metadata = ()
+    ) -> bytes:
         """Send a request through the interceptors."""
         met: list[BaseException | None] = []  # what came of each time that the request was sent: None for an answer
 
         async def send(rpc: RpcInfo) -> bytes:
             try:
-                data = await self._send(slot, path, rpc.request, deadline, metadata)
+                data = await self._send(slot, rpc.request, deadline, path, metadata)
             except BaseException as error:
                 met.append(error)
                 raise

@@ -47,7 +47,6 @@ class Breaker:
     """The breaker of one address."""
 
     __slots__ = (
-        "_bucket",
         "_closed_at",
         "_index",
         "_next_probe",
@@ -58,14 +57,15 @@ class Breaker:
         "_probes_good",
         "_ring",
         "_rng",
-        "_since",
         "_trips",
-        "_until",
         "_width",
+        "bucket",
         "epoch",
         "reason",
+        "since",
         "state",
         "transitions",
+        "until",
     )
 
     def __init__(self, policy: BreakerPolicy, rng: random.Random) -> None:
@@ -79,9 +79,11 @@ class Breaker:
         self._rng = rng
         self._width = policy.window_s / _BUCKETS
         self._ring = [[0, 0, 0] for _ in range(_BUCKETS)]  # calls, failed, slow
-        self._bucket = self._ring[0]
+        self.bucket = self._ring[0]
+        """Calls, failed, slow ones from `since` to `until`. A good answer to a call of this epoch that comes in between
+        while closed adds one call: the guard does so by itself, since that is all that `on_success` does then."""
         self._index = 0
-        self._since = self._until = 0.0
+        self.since = self.until = 0.0
         self._trips = 0
         self._closed_at = float("-inf")
         self._opened_at = self._open_until = float("-inf")
@@ -135,9 +137,9 @@ class Breaker:
         if took_s >= self._policy.slow_s:
             self._on_bad(ticket, now, failed=0)
         elif ticket == self.epoch and self.state == "closed":
-            if not self._since <= now < self._until:
+            if not self.since <= now < self.until:
                 self._roll(now)
-            self._bucket[0] += 1
+            self.bucket[0] += 1
         elif self._probes.pop(ticket, None) is not None and self.state == "half_open":
             self._probes_good += 1
             if self._probes_good >= self._policy.probes:
@@ -153,9 +155,9 @@ class Breaker:
 
     def _on_bad(self, ticket: int, now: float, failed: int) -> None:
         if ticket == self.epoch and self.state == "closed":
-            if not self._since <= now < self._until:
+            if not self.since <= now < self.until:
                 self._roll(now)
-            bucket = self._bucket
+            bucket = self.bucket
             bucket[0] += 1
             bucket[1] += failed
             bucket[2] += 1
@@ -208,10 +210,10 @@ class Breaker:
         """Make the bucket of `now` the present one. What lies a little back counts there too."""
         index = int(now // self._width)
         steps = index - self._index
-        if -_BUCKETS < steps <= 0 and self._until:
+        if -_BUCKETS < steps <= 0 and self.until:
             return
         for step in range(1, min(steps, _BUCKETS) + 1) if steps > 0 else range(_BUCKETS):
             self._ring[(self._index + step) % _BUCKETS][:] = (0, 0, 0)
         self._index = index
-        self._bucket = self._ring[index % _BUCKETS]
-        self._since, self._until = index * self._width, (index + 1) * self._width
+        self.bucket = self._ring[index % _BUCKETS]
+        self.since, self.until = index * self._width, (index + 1) * self._width

@@ -35,7 +35,7 @@ class QueueTimeout(Exception):
 class Bulkhead:
     """The places of one address."""
 
-    __slots__ = ("_debt", "_free", "_lock", "_max_queue", "_max_queue_s", "_rt", "_waiters", "limit")
+    __slots__ = ("_debt", "_lock", "_max_queue", "_max_queue_s", "_rt", "_waiters", "free", "limit", "take")
 
     def __init__(self, rt: Runtime, limit: int, *, max_queue: int, max_queue_s: float) -> None:
         self.limit = limit
@@ -43,7 +43,10 @@ class Bulkhead:
         self._rt = rt
         self._max_queue = max_queue
         self._max_queue_s = max_queue_s
-        self._free = [None] * limit
+        self.free = [None] * limit
+        """One item for each free place."""
+        self.take = self.free.pop
+        """Takes a place; IndexError where none is free. `try_enter` without its cost."""
         self._debt = 0  # places that are taken away when they are given up
         self._waiters: OrderedDict[SharedFuture[Exception | None], None] = OrderedDict()
         self._lock = mutex()
@@ -51,7 +54,7 @@ class Bulkhead:
     @property
     def in_flight(self) -> int:
         """How many places are taken."""
-        return self.limit + self._debt - len(self._free)
+        return self.limit + self._debt - len(self.free)
 
     @property
     def queued(self) -> int:
@@ -61,7 +64,7 @@ class Bulkhead:
     def try_enter(self) -> bool:
         """Take a place if one is free."""
         try:
-            self._free.pop()
+            self.take()
         except IndexError:
             return False
         return True
@@ -98,7 +101,7 @@ class Bulkhead:
         if self._waiters or self._debt:
             self._hand_over()
             return
-        self._free.append(None)
+        self.free.append(None)
         if self._waiters and self.try_enter():  # somebody began to wait at this very moment
             self._hand_over()
 
@@ -109,7 +112,7 @@ class Bulkhead:
                 self._debt -= 1
                 return
             if not self._waiters:
-                self._free.append(None)
+                self.free.append(None)
                 return
             turn, _ = self._waiters.popitem(last=False)
         turn.set_result(None)

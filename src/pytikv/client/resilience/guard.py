@@ -111,7 +111,7 @@ class Guard:
         "_budget",
         "_bulkhead",
         "_floor_s",
-        "_floor_since",
+        "_floor_until",
         "_limiter",
         "_lock",
         "_max_limit",
@@ -147,7 +147,7 @@ class Guard:
             self._bulkhead = Bulkhead(rt, places, max_queue=queue.max_queue, max_queue_s=queue.max_queue_s)
         self._rejected = {"open": 0, "queue_full": 0, "queue_timeout": 0}
         self._floor_s = self._next_floor_s = float("inf")
-        self._floor_since = float("-inf")
+        self._floor_until = float("-inf")
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -156,8 +156,11 @@ class Guard:
         breaker, bulkhead = self._breaker, self._bulkhead
         if breaker is not None and breaker.state != "closed":
             return self._admit_probe(breaker, now)
-        if bulkhead is not None and not bulkhead.try_enter():
-            return _QUEUE
+        if bulkhead is not None:
+            try:
+                bulkhead.take()
+            except IndexError:
+                return _QUEUE
         return breaker.epoch if breaker is not None else 0
 
     def _admit_probe(self, breaker: Breaker, now: float) -> int:
@@ -207,6 +210,11 @@ class Guard:
         """Tell whether the breaker would refuse a request: another replica is to be preferred."""
         return self._breaker is not None and self._breaker.state != "closed" and self._breaker.is_refusing(now)
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether the breaker has opened and not closed yet: it finds out by requests whether the address is well."""
+        return self._breaker is not None and self._breaker.state != "closed"
+
     # --- what came of it ----------------------------------------------------------------------------------------------
 
     def done(self, ticket: int, now: float, took_s: float, answer: bytes = b"") -> None:
@@ -217,20 +225,22 @@ class Guard:
         if answer and answer[0] == _REGION_ERROR and _is_busy(answer):
             self._on_trouble(ticket, now)
             return
-        if self._budget is not None:
-            self._budget.deposit()
-        if took_s < self._floor_s or now >= self._floor_since + _FLOOR_KEPT_S:
+        budget = self._budget
+        if budget is not None:
+            budget.saved += budget.ratio
+        if took_s < self._next_floor_s or now >= self._floor_until:
             self._note_floor(now, took_s)
-        elif took_s < self._next_floor_s:
-            self._next_floor_s = took_s
         if breaker is not None:
-            if took_s < self._slow_s and breaker.state == "closed":
-                breaker.on_success(ticket, now, took_s)
+            is_usual = took_s < self._slow_s and ticket == breaker.epoch and breaker.state == "closed"
+            if is_usual and breaker.since <= now < breaker.until:
+                breaker.bucket[0] += 1
             else:
                 self._tell(breaker, now, lambda: breaker.on_success(ticket, now, took_s))
         limiter = self._limiter
-        if limiter is not None and bulkhead is not None and limiter.on_sample(now, took_s, bulkhead.in_flight + 1):
-            self._resize(bulkhead, limiter)
+        if limiter is not None and bulkhead is not None:
+            in_flight = bulkhead.limit - len(bulkhead.free) + 1
+            if limiter.on_sample(now, took_s, in_flight):
+                self._resize(bulkhead, limiter)
 
     def failed(self, ticket: int, now: float, took_s: float, given_s: float, error: BaseException) -> None:
         """Take note that no answer came: `error` after `took_s` of the `given_s` there were."""
@@ -277,13 +287,13 @@ class Guard:
         return given_s >= min(fair_s, self._slow_s)
 
     def _note_floor(self, now: float, took_s: float) -> None:
-        """Keep the shortest time of the last ten seconds or so."""
-        if now >= self._floor_since + _FLOOR_KEPT_S or now < self._floor_since:
+        """Keep the shortest time of this period of ten seconds and the one before."""
+        if now >= self._floor_until or now < self._floor_until - _FLOOR_KEPT_S:
             self._floor_s, self._next_floor_s = min(self._next_floor_s, took_s), took_s
-            self._floor_since = now
+            self._floor_until = now + _FLOOR_KEPT_S
         else:
-            self._floor_s = took_s
-            self._next_floor_s = min(self._next_floor_s, took_s)
+            self._next_floor_s = took_s
+            self._floor_s = min(self._floor_s, took_s)
 
     def _on_trouble(self, ticket: int, now: float, *, is_overload: bool = True) -> None:
         breaker, limiter = self._breaker, self._limiter
@@ -408,6 +418,11 @@ class Guards:
         """Tell whether the breaker of an address would refuse a request at `now`."""
         guard = self._guards.get(address)
         return guard is not None and guard.is_refusing(now)
+
+    def is_probing(self, address: str) -> bool:
+        """Tell whether the breaker of an address has opened and not closed yet."""
+        guard = self._guards.get(address)
+        return guard is not None and guard.is_probing
 
     def may_look_up(self, region_id: int, now: float) -> bool:
         """Tell whether PD may be asked for a region's leader again because of an open breaker: once a second."""

@@ -21,31 +21,36 @@ __all__ = ["RetryBudget"]
 class RetryBudget:
     """The budget of one client, all its calls together."""
 
-    __slots__ = ("_burst", "_min_per_s", "_ratio", "_refilled_at", "refused", "tokens")
+    __slots__ = ("_burst", "_min_per_s", "_refilled_at", "ratio", "refused", "saved")
 
     def __init__(self, policy: RetryBudgetPolicy, now: float) -> None:
-        self._ratio = policy.ratio
+        self.ratio = policy.ratio
         self._min_per_s = policy.min_per_s
         self._burst = policy.burst
         self._refilled_at = now
-        self.tokens = policy.burst
-        """Retries that could be made at this moment, but for what time has brought since the last one."""
+        self.saved = policy.burst
+        """Tokens, before the bound of `burst` is applied and without what time has brought since the last retry. An
+        answered request adds `ratio` to it: the guard does so by itself, since that is all that `deposit` does."""
         self.refused = 0
         """Retries that were not made for want of a token."""
 
     def deposit(self) -> None:
         """A request was answered."""
-        tokens = self.tokens + self._ratio
-        self.tokens = tokens if tokens < self._burst else self._burst
+        self.saved += self.ratio
+
+    @property
+    def tokens(self) -> float:
+        """Retries that could be made at this moment, but for what time has brought since the last one."""
+        return min(self._burst, self.saved)
 
     def withdraw(self, now: float) -> bool:
         """Pay for a retry; False where it must not be made."""
         earned = max(0.0, now - self._refilled_at) * self._min_per_s
         self._refilled_at = now
-        tokens = min(self._burst, self.tokens + earned)
+        tokens = min(self._burst, self.saved + earned)
         if tokens < 1.0:
-            self.tokens = tokens
+            self.saved = tokens
             self.refused += 1
             return False
-        self.tokens = tokens - 1.0
+        self.saved = tokens - 1.0
         return True
