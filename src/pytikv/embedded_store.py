@@ -34,7 +34,7 @@ from pytikv.ambient import end_of_call
 from pytikv.codec import api
 from pytikv.codec.api import KeyCodec
 from pytikv.config import ClientConfig, check_config
-from pytikv.errors import ConfigError, DeadlineExceeded, Outcome
+from pytikv.errors import ConfigError, DeadlineExceeded, Outcome, StorageError
 from pytikv.observe.state import ClusterStats
 from pytikv.rt.interface import Runtime
 from pytikv.rt.locks import mutex
@@ -118,6 +118,9 @@ class EmbeddedStore:
             # Every replaced version can go: raw reads see the newest one only, and a scan keeps its own moment.
             rest = self.raw.cleanup_step(self._clean_from, limit=2 * _CLEAN_EVERY, safe_point=MAX_TIMESTAMP)
             self._clean_from = rest or b""
+        except StorageError:
+            if self.users:  # else the last user has left meanwhile, and the engine is closed
+                raise
         finally:
             self._is_cleaning = False
 

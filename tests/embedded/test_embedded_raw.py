@@ -209,6 +209,15 @@ def test_cleaning_bounds_the_garbage(monkeypatch) -> None:
         assert sum(1 for _ in store.engine.scan("default")) == 0
 
 
+def test_cleaning_that_meets_the_end_of_the_store_is_silent() -> None:
+    with pytikv.RawClient.connect("embedded://:memory:") as kv:
+        kv.put(b"k", b"v")
+        store = kv._core._backend._store
+        assert store.begin_cleaning()
+    store.clean()
+    assert store.begin_cleaning()  # it counts as done
+
+
 # --- life -------------------------------------------------------------------------------------------------------------
 
 
