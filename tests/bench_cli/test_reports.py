@@ -127,7 +127,9 @@ def test_page_is_whole_by_itself() -> None:
     assert "WriteConflict" in page
     asyncio = {"runtime": "asyncio", "workers": 1}
     empty = Recorder(["read"], measured_from_s=0.0, has_rate=False).operations(1.0)
-    assert "No operation succeeded" in to_html(dataclasses.replace(report(load=asyncio), operations=empty, intervals=[]))
+    assert "No operation succeeded" in to_html(
+        dataclasses.replace(report(load=asyncio), operations=empty, intervals=[])
+    )
 
 
 def test_comparison_of_equals_finds_nothing() -> None:

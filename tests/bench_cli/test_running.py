@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import pytikv
+from pytikv.bench import crews
 from pytikv.bench.pacing import Pace
 from pytikv.bench.running import Load, collect, new_prefix, run
 from pytikv.bench.stores import RawStore, TxnStore, drive
@@ -206,6 +207,24 @@ def test_interrupted(url: str, use_asyncio: bool, rate: float | None) -> None:
     assert everything(url) == []
 
 
+@pytest.mark.parametrize("use_asyncio", RUNTIMES)
+def test_interrupted_while_workers_are_started(url: str, use_asyncio: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = crews.LoopCrew if use_asyncio else crews.ThreadCrew
+    start = crew.start
+
+    def interrupted(self: Any, *args: Any) -> None:
+        start(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(crew, "start", interrupted)
+    prefix = new_prefix()
+    load = Load(Pace(duration_s=600), workers=3, use_asyncio=use_asyncio)
+    report = run(url, ycsb("a", prefix, records=10), prefix, load)
+    assert report.interrupted
+    assert report.seconds < 60
+    assert everything(url) == []
+
+
 def test_seeded(url: str) -> None:
     """The same seed does the same: the stores end alike."""
     states = []
@@ -245,13 +264,10 @@ def test_ctrl_c_on_the_command_line_cleans_up(tmp_path: Path) -> None:
         command += ["--threads", "2", "--records", "200", "--warmup", "0", "--report", str(report)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             with server.client() as kv:
-                while kv.scan is not None and not list(kv.scan(limit=1)):
+                loaded: dict[bytes, bytes] = {}
+                while len(loaded) < 200 or loaded == dict(kv.scan()):  # until the workers have changed what was loaded
                     assert process.poll() is None
-                # Two workers overwrite what was loaded: once a record has changed, the run is under way.
-                first = dict(kv.scan())
-                while dict(kv.scan()) == first or len(first) < 200:
-                    assert process.poll() is None
-                    first = dict(kv.scan()) if len(first) < 200 else first
+                    loaded = loaded if len(loaded) == 200 else dict(kv.scan())
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pytikv
@@ -26,17 +26,15 @@ class Clock:
     """The time of a run from its beginning, and its end. For many threads."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
         self.ended_s = 0.0
         """When the last worker was done."""
         self._stopped = threading.Event()
         self.stop = self._stopped.set
         self.is_stopped = self._stopped.is_set
         self.wait = self._stopped.wait
-
-    def elapsed_s(self) -> float:
-        """Return the seconds since the beginning."""
-        return time.perf_counter() - self.began
+        read, began = time.perf_counter, time.perf_counter()
+        self.elapsed_s: Callable[[], float] = lambda: read() - began
+        """Returns the seconds since the beginning; a closure, as it is asked for often."""
 
     def end(self) -> None:
         """Note that a worker is done."""
@@ -104,9 +102,10 @@ class ThreadCrew:
                     if not unfinished:
                         self._finished.set()
 
-        self._threads = [threading.Thread(target=run, args=(work,), name="bench worker") for work in works]
-        for thread in self._threads:
+        for work in works:
+            thread = threading.Thread(target=run, args=(work,), name="bench worker")
             thread.start()
+            self._threads.append(thread)
 
     def wait(self, seconds: float) -> bool:
         """See `Crew`."""
@@ -162,7 +161,8 @@ class LoopCrew:
     def join(self) -> None:
         """See `Crew`."""
         try:
-            self._work.result()
+            if self._work is not None:
+                self._work.result()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import itertools
 import os
 import platform
 import time
@@ -38,6 +37,7 @@ _FAIR_TURN: Final = 64
 _BASE: Final = b"pytikv-bench/"
 
 Listener = Callable[[Interval], None]
+Row = tuple[str, float, float, float, bool, str | None, Codes]  # the fields of a Sample
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,14 +129,14 @@ def collect(
 
 
 def _measure(crew: Crew, workload: Workload, load: Load, sink: Sink, done: Done, on_interval: Listener | None) -> None:
-    samples: deque[Sample] = deque()
+    samples: deque[Row] = deque()
     clock = Clock()
     works = [
         _work(workload.worker(number, crew.store), done.pacer, clock, crew.sleep, samples)
         for number in range(load.workers)
     ]
-    crew.start(works, clock)
     try:
+        crew.start(works, clock)
         while not crew.wait(load.interval_s):
             _tell(sink, samples, clock.elapsed_s(), load.interval_s, on_interval)
     except KeyboardInterrupt:
@@ -149,11 +149,11 @@ def _measure(crew: Crew, workload: Workload, load: Load, sink: Sink, done: Done,
     done.seconds = max(0.0, ended_s - load.pace.warmup_s)
 
 
-def _tell(sink: Sink, samples: deque[Sample], now_s: float, interval_s: float, on_interval: Listener | None) -> None:
+def _tell(sink: Sink, samples: deque[Row], now_s: float, interval_s: float, on_interval: Listener | None) -> None:
     """Count what came; between small chunks the interpreter is left to the workers, whom it would else stall."""
     left = len(samples)
     while left:
-        chunk = [samples.popleft() for _ in range(min(left, _CHUNK))]
+        chunk = [Sample(*samples.popleft()) for _ in range(min(left, _CHUNK))]
         sink.take(chunk)
         left -= len(chunk)
         time.sleep(0)
@@ -163,31 +163,38 @@ def _tell(sink: Sink, samples: deque[Sample], now_s: float, interval_s: float, o
 
 
 def _work(
-    worker: Worker, pacer: Pacer, clock: Clock, sleep: Callable[[Clock, float], Any], samples: deque[Sample]
+    worker: Worker, pacer: Pacer, clock: Clock, sleep: Callable[[Clock, float], Any], samples: deque[Row]
 ) -> Steps[None]:
-    stopped = clock.is_stopped
-    turn = itertools.cycle([True] + [False] * (_FAIR_TURN - 1))
-    while not stopped() and (ticket := pacer.take(clock.elapsed_s())) is not None:
-        if next(turn):  # a task on an embedded store never waits: it would keep the loop to itself
+    """Do operations until the run is over.
+
+    Samples are plain tuples here, which the garbage collector forgets: else it would look at all of them, and stall the
+    workers, again and again.
+    """
+    stopped, elapsed_s, take = clock.is_stopped, clock.elapsed_s, pacer.take
+    done = 0
+    while not stopped() and (ticket := take(elapsed_s())) is not None:
+        if done % _FAIR_TURN == 0:  # a task on an embedded store never waits: it would keep the loop to itself
             yield sleep(clock, 0.0)
+        done += 1
         name, steps = worker.next()
-        if ticket.intended_s is not None and (early_s := ticket.intended_s - clock.elapsed_s()) > 0:
+        intended_s = ticket.intended_s
+        if intended_s is not None and (early_s := intended_s - elapsed_s()) > 0:
             yield sleep(clock, early_s)
             if stopped():
                 steps.close()
                 break
         code: str | None = None
         retries: Codes = ()
-        began_s = clock.elapsed_s()
+        began_s = elapsed_s()
         try:
             retries = yield from steps
         except Missing:
             code = NOT_FOUND
         except TikvError as error:
             code = error.code
-        ended_s = clock.elapsed_s()
-        intended_s = began_s if ticket.intended_s is None else ticket.intended_s
-        samples.append(Sample(name, began_s, intended_s, ended_s, ticket.is_measured, code, retries))
+        ended_s = elapsed_s()
+        due_s = began_s if intended_s is None else intended_s
+        samples.append((name, began_s, due_s, ended_s, ticket.is_measured, code, retries))
     clock.end()
 
 
