@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from pytikv.client.arguments import check_bytes, prefix_end
+from pytikv.client.batch_result import MAX_BYTES
 from pytikv.client.blocking_base import BlockingBase, iterate
 from pytikv.client.pages import Pair
 from pytikv.client.raw import AsyncRawClient, PairsArgument
+from pytikv.client.raw_batch_writer import RawBatchWriter
 from pytikv.types import Checksum, CompareAndSwap, Keep, KeyRange
 
 __all__ = ["RawClient"]
@@ -105,6 +107,18 @@ class RawClient(BlockingBase[AsyncRawClient]):
         return self._rt.run(self._core.put_if_absent(key, value, ttl))
 
     # --- batches ------------------------------------------------------------------------------------------------------
+
+    def batch(
+        self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int | None = None
+    ) -> RawBatchWriter:
+        """Return a batch writer, for `with`: puts and deletes are collected, sent when enough have gathered, and
+        accounted for in its `result`.
+
+        max_items: operations after which a batch is sent; None: bytes alone decide. max_bytes: of keys and values.
+        concurrency: requests under way at once; None: the option batch_concurrency.
+        """
+        core = self._core.batch(max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
+        return RawBatchWriter(core, self._rt)
 
     def batch_get(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the pairs whose keys are there, in the order asked; a key asked twice is answered once."""

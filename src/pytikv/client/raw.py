@@ -26,8 +26,10 @@ from pytikv.client.arguments import (
     prefix_end,
 )
 from pytikv.client.base import AsyncBase
+from pytikv.client.batch_result import MAX_BYTES
 from pytikv.client.pages import Pair, drain, iterate
 from pytikv.client.raw_backend import RawBackend, open_backend
+from pytikv.client.raw_batch_writer import AsyncRawBatchWriter
 from pytikv.client.raw_scan import RawScan
 from pytikv.errors import BatchError, InvalidArgument, TikvError, UnsupportedByServer, WrongType
 from pytikv.observe.telemetry import Telemetry
@@ -187,6 +189,20 @@ class AsyncRawClient(AsyncBase[RawBackend]):
         check_value(value)
         done = await self._backend.compare_and_swap(key, None, value, check_ttl(ttl))
         return None if done.swapped else done.previous if done.previous is not None else b""
+
+    def batch(
+        self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int | None = None
+    ) -> AsyncRawBatchWriter:
+        """Return a batch writer, for `async with`: puts and deletes are collected, sent when enough have gathered, and
+        accounted for in its `result`.
+
+        max_items: operations after which a batch is sent; None: bytes alone decide. max_bytes: of keys and values.
+        concurrency: requests under way at once; None: the option batch_concurrency.
+        """
+        client = self if concurrency is None else self.with_options(batch_concurrency=concurrency)
+        return AsyncRawBatchWriter(
+            self._connection.rt, lambda: client._backend, max_items=max_items, max_bytes=max_bytes
+        )
 
     # --- batches ------------------------------------------------------------------------------------------------------
 

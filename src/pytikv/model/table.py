@@ -42,7 +42,7 @@ from pytikv.model.rows import Rows
 from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
 from pytikv.model.walk import BATCH, OnProgress, Progress
 
-__all__ = ["AsyncReader", "BlockingReader", "Page", "Table"]
+__all__ = ["AsyncReader", "BlockingReader", "Page", "Table", "drive"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -145,8 +145,8 @@ class Table(Generic[R]):
         With `fields`, a dict of these alone; field groups that are not needed are not read.
         """
         if fields is None:
-            return _drive(txn, self.rows.get, key)
-        return _drive(txn, self._get_fields, key, tuple(fields))
+            return drive(txn, self.rows.get, key)
+        return drive(txn, self._get_fields, key, tuple(fields))
 
     async def _get_fields(self, txn: AsyncReader, key: Any, fields: Sequence[str]) -> dict[str, Any] | None:
         return (await self.rows.get_fields(txn, [key], fields))[0]
@@ -169,8 +169,8 @@ class Table(Generic[R]):
         All are read at once, region by region in parallel. `fields`: as for `get`.
         """
         if fields is None:
-            return _drive(txn, self.rows.get_many, list(keys))
-        return _drive(txn, self.rows.get_fields, list(keys), tuple(fields))
+            return drive(txn, self.rows.get_many, list(keys))
+        return drive(txn, self.rows.get_fields, list(keys), tuple(fields))
 
     @overload
     def get_for_update(self, txn: Transaction, key: Any) -> R | None: ...
@@ -194,7 +194,7 @@ class Table(Generic[R]):
     def exists(self, txn: AsyncReader, key: Any) -> Coroutine[Any, Any, bool]: ...
     def exists(self, txn: Any, key: Any) -> Any:
         """Tell whether there is a row with a key."""
-        return _drive(txn, self.rows.exists, key)
+        return drive(txn, self.rows.exists, key)
 
     @overload
     def by(self, txn: BlockingReader, **fields: Any) -> R | None: ...
@@ -205,7 +205,7 @@ class Table(Generic[R]):
 
         Raises RowError where no unique index is over exactly these fields.
         """
-        return _drive(txn, self.rows.by, fields)
+        return drive(txn, self.rows.by, fields)
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Table(Generic[R]):
     def first(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, R | None]: ...
     def first(self, txn: Any, **query: Any) -> Any:
         """Return the first row of a query, None where it has none. Takes what `query` takes, but for limit."""
-        return _drive(txn, self._first, query)
+        return drive(txn, self._first, query)
 
     async def _first(self, txn: AsyncReader, query: dict[str, Any]) -> R | None:
         where = query.pop("where", None)
@@ -290,7 +290,7 @@ class Table(Generic[R]):
     def count(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, int]: ...
     def count(self, txn: Any, **query: Any) -> Any:
         """Return how many rows a query has. Rows themselves are read only where a filter must see them."""
-        return _drive(txn, self._count, query)
+        return drive(txn, self._count, query)
 
     async def _count(self, txn: AsyncReader, query: dict[str, Any]) -> int:
         where, limit = query.pop("where", None), query.pop("limit", None)
@@ -313,7 +313,7 @@ class Table(Generic[R]):
         different transactions; rows that come or go meanwhile are seen or not, each row at most once.
         """
         check_limit(limit)
-        return _drive(txn, self._page, limit, cursor, query)
+        return drive(txn, self._page, limit, cursor, query)
 
     async def _page(self, txn: AsyncReader, limit: int, cursor: str | None, query: dict[str, Any]) -> Page[R]:
         where = query.pop("where", None)
@@ -500,7 +500,7 @@ def _no_transaction(found: Any) -> WrongType:
     return WrongType(f"the first argument is a transaction or a snapshot, not {type(found).__name__}")
 
 
-def _drive(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
+def drive(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
     """Do work in a transaction or snapshot: in the calling thread where it is blocking, else as a coroutine."""
     if isinstance(txn, (Transaction, Snapshot)):
         return txn._rt.run(work(txn._core, *args))
@@ -512,7 +512,7 @@ def _drive(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) ->
 def _drive_write(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
     if isinstance(txn, (Snapshot, AsyncSnapshot)):
         raise WrongType("a snapshot is read only: write in a transaction, as with db.begin() as txn")
-    return _drive(txn, work, *args)
+    return drive(txn, work, *args)
 
 
 def _drive_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> Any:

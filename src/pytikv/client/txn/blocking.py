@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pytikv.client.arguments import check_bytes, prefix_end
+from pytikv.client.batch_result import MAX_BYTES
 from pytikv.client.blocking_base import iterate
 from pytikv.client.pages import Pair
 from pytikv.client.txn.admin.blocking import Administration
 from pytikv.client.txn.attempts import Attempts
-from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.client import AsyncTransactionClient, batch_writer
 from pytikv.client.txn.read_only import ReadOnly
 from pytikv.client.txn.savepoint import Savepoint
 from pytikv.client.txn.snapshot import AsyncSnapshot
@@ -380,6 +381,14 @@ class TransactionClient(Administration[AsyncTransactionClient]):
         core = self._core.snapshot(ts, **options)
         self._rt.run(core._begin())
         return Snapshot(core, self._rt)
+
+    def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> Any:
+        """Return a batch writer for records of tables (`pytikv.model.batch`), for `with`.
+
+        max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values,
+        about. concurrency: transactions under way at once.
+        """
+        return batch_writer(self, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
 
     def current_timestamp(self) -> Timestamp:
         """Return a new timestamp of PD's oracle, larger than all before it."""

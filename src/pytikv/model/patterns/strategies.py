@@ -9,10 +9,11 @@ with an asynchronous client. It must read what it is going to change by `get_for
 transaction), or change it by `Table.update`: in a pessimistic transaction a plain `get` reads what was there at its
 begin, and a write upon that undoes what others have written since.
 
-So written, both strategies guarantee the same, snapshot isolation with no lost update. They differ in price: an optimistic
-transaction costs nothing extra until it meets another and then all of its work again; a pessimistic one costs a request
-for its locks always, and a wait where it meets another. `Adaptive` measures both, for each range of keys, as the
-seconds that a success takes, tries over included, and goes by the lower mean; the other one is tried now and then.
+So written, both strategies guarantee the same, snapshot isolation with no lost update. They differ in price: an
+optimistic transaction costs nothing extra until it meets another and then all of its work again; a pessimistic one
+costs a request for its locks always, and a wait where it meets another. `Adaptive` measures both, for each range of
+keys, as the seconds that a success takes, repetitions included, and goes by the lower mean; the other one is tried now
+and then.
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+"""A batch writer for raw pairs: collects puts and deletes, sends them when enough have gathered, and gives an account.
+
+    async with kv.batch() as batch:
+        await batch.put(b"k", b"v")
+        await batch.delete(b"old")
+    batch.result          # BatchResult(written=2, unprocessed=[], errors={})
+
+What has gathered is sent when it reaches `max_bytes` of keys and values or `max_items`, whichever is less, and at the
+end of the block: divided by region, all regions at once (`client.by_region`). The call that fills the batch waits for
+it, so that a fast producer is held back and memory is bounded by one batch.
+
+Of several operations on one key within a batch the last counts. Between batches the order is kept; between keys of one
+batch there is none. What the stores did not take is tried again, `_ROUNDS` times in all, with a growing wait; what is
+left then is in the account, and the writer goes on with what comes. A block that is left by an exception does not send
+what has not been sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+from pytikv.client.arguments import check_count, check_key, check_ttl, check_value
+from pytikv.client.batch_result import BatchResult
+from pytikv.client.raw_backend import RawBackend
+from pytikv.errors import InvalidArgument, TikvError
+from pytikv.rt.caller import CallerRuntime
+from pytikv.rt.interface import Runtime
+
+__all__ = ["AsyncRawBatchWriter", "RawBatchWriter"]
+
+_ROUNDS: Final = 4
+_WAIT_S: Final = 0.05
+
+
+class AsyncRawBatchWriter:
+    """See the module's docstring. Made by `AsyncRawClient.batch`; belongs to one task at a time."""
+
+    def __init__(
+        self, rt: Runtime, backend: Callable[[], RawBackend], *, max_items: int | None, max_bytes: int
+    ) -> None:
+        if max_items is not None:
+            check_count("max_items", max_items, low=1)
+        check_count("max_bytes", max_bytes, low=1)
+        self._rt = rt
+        self._backend = backend
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._waiting: dict[bytes, tuple[bytes, int] | None] = {}
+        self._bytes = 0
+        self._is_closed = False
+        self.result: BatchResult[bytes] = BatchResult()
+        """What has been done so far; complete after the block."""
+
+    async def put(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        """Add a pair, with a life of `ttl` seconds (None: no expiry). Sends the batch if it is full now."""
+        check_key(key)
+        check_value(value)
+        await self._add(key, (value, 0 if ttl is None else check_ttl(ttl)), len(key) + len(value))
+
+    async def delete(self, key: bytes) -> None:
+        """Add a deletion. Sends the batch if it is full now."""
+        check_key(key)
+        await self._add(key, None, len(key))
+
+    async def _add(self, key: bytes, write: tuple[bytes, int] | None, size: int) -> None:
+        if self._is_closed:
+            raise InvalidArgument("the batch has ended: begin another")
+        self._waiting.pop(key, None)
+        self._waiting[key] = write
+        self._bytes += size
+        if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
+            await self.flush()
+
+    async def flush(self) -> BatchResult[bytes]:
+        """Send what has gathered, and return the account so far."""
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
+        rt = self._rt
+        failed: dict[bytes, TikvError] = {}
+        for attempt in range(_ROUNDS):
+            if not waiting:
+                break
+            if attempt:
+                await rt.sleep(_WAIT_S * 2**attempt * (0.5 + rt.rng.random()))
+            failed = await self._send(waiting)
+            self.result.written += len(waiting) - len(failed)
+            waiting = {key: waiting[key] for key, error in failed.items() if error.retryable}
+            for key in failed.keys() - waiting.keys():
+                self.result.note(key, failed[key])
+        for key in waiting:
+            self.result.note(key, failed[key])
+        return self.result
+
+    async def _send(self, waiting: dict[bytes, tuple[bytes, int] | None]) -> dict[bytes, TikvError]:
+        """Send operations on distinct keys; returns those that failed."""
+        backend = self._backend()
+        puts = [(key, *write) for key, write in waiting.items() if write is not None]
+        deletes = [key for key, write in waiting.items() if write is None]
+        failed: dict[bytes, TikvError] = {}
+        jobs = ([backend.batch_put(puts)] if puts else []) + ([backend.batch_delete(deletes)] if deletes else [])
+        for part in await self._rt.gather(*jobs):
+            failed.update(part)
+        return failed
+
+    async def __aenter__(self) -> AsyncRawBatchWriter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.flush()
+        self._is_closed = True
+
+
+class RawBatchWriter:
+    """The blocking twin of `AsyncRawBatchWriter`. Made by `RawClient.batch`; belongs to one thread at a time."""
+
+    def __init__(self, core: AsyncRawBatchWriter, rt: CallerRuntime) -> None:
+        self._core = core
+        self._rt = rt
+
+    @property
+    def result(self) -> BatchResult[bytes]:
+        """What has been done so far; complete after the block."""
+        return self._core.result
+
+    def put(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
+        """Add a pair, with a life of `ttl` seconds (None: no expiry). Sends the batch if it is full now."""
+        self._rt.run(self._core.put(key, value, ttl))
+
+    def delete(self, key: bytes) -> None:
+        """Add a deletion. Sends the batch if it is full now."""
+        self._rt.run(self._core.delete(key))
+
+    def flush(self) -> BatchResult[bytes]:
+        """Send what has gathered, and return the account so far."""
+        return self._rt.run(self._core.flush())
+
+    def __enter__(self) -> RawBatchWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._rt.run(self._core.__aexit__(kind, error, traceback))

@@ -1,0 +1,249 @@
+"""A batch writer for records of any tables: collects, writes in transactions of many, and gives an account.
+
+    with batch(db) as writer:
+        writer.put(users, user)
+        writer.delete(flights, ("LH", 400))
+    writer.result         # BatchResult(written=2, ...)
+
+What has gathered is written when it reaches `max_bytes` (of values, about) or `max_items`, and at the end: cut into as
+many transactions as may run at once (`concurrency`), neighbours in key order together, since they lie in the same
+regions. A transaction that is refused for one of its records (UniqueViolation, RowError) is halved until the record
+stands alone, so the account names it and all others are written. Each transaction is repeated as `db.run` does; one
+whose commit is undetermined is repeated too, which is safe for puts and deletes of whole rows.
+
+Not one transaction: readers may see some records before the others. Whoever needs all or none writes them in a
+transaction of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from pytikv.client.arguments import check_count
+from pytikv.client.batch_result import MAX_BYTES, BatchResult
+from pytikv.client.by_region import run_bounded
+from pytikv.client.txn.blocking import TransactionClient
+from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.transaction import AsyncTransaction
+from pytikv.errors import CommitUndetermined, InvalidArgument, TikvError, WrongType
+from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
+from pytikv.rt.caller import CallerRuntime
+
+__all__ = ["AsyncBatchWriter", "BatchWriter", "Item", "batch", "multi_get"]
+
+_ATTEMPTS: Final = 20
+_LOST_COMMITS: Final = 5
+_CONCURRENCY: Final = 8
+_LEAST_APART: Final = 64  # fewer records are not divided among transactions
+
+Item = tuple[str, Any]
+"""A table's name and a row's key."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Operation:
+    table: Table[Any]
+    encoded_key: bytes
+    key: Any
+    record: Any
+    """None: a deletion."""
+
+    @property
+    def item(self) -> Item:
+        return (self.table.name, self.key)
+
+
+class AsyncBatchWriter:
+    """See the module's docstring. Belongs to one task at a time."""
+
+    def __init__(self, db: AsyncTransactionClient, *, max_items: int | None, max_bytes: int, concurrency: int) -> None:
+        if max_items is not None:
+            check_count("max_items", max_items, low=1)
+        check_count("max_bytes", max_bytes, low=1)
+        check_count("concurrency", concurrency, low=1, high=1024)
+        self._db = db
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._concurrency = concurrency
+        self._waiting: dict[tuple[str, bytes], _Operation] = {}
+        self._bytes = 0
+        self._is_closed = False
+        self.result: BatchResult[Item] = BatchResult()
+        """What has been done so far; complete after the block."""
+
+    async def put(self, table: Table[Any], record: Any) -> None:
+        """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
+
+        Raises RowError for a record that does not fit its table.
+        """
+        rows = table.rows
+        rows.records.check(record)
+        key = rows.layout.key_of(record)
+        encoded = rows.layout.encoded_key(key)
+        size = len(encoded) + len(rows.codec.encode(record))
+        await self._add(_Operation(table, encoded, key[0] if len(key) == 1 else key, record), size)
+
+    async def delete(self, table: Table[Any], key: Any) -> None:
+        """Add a deletion. Writes the batch if it is full now."""
+        encoded = table.rows.encoded(key)
+        await self._add(_Operation(table, encoded, key, None), len(encoded))
+
+    async def _add(self, operation: _Operation, size: int) -> None:
+        if self._is_closed:
+            raise InvalidArgument("the batch has ended: begin another")
+        name = (operation.table.name, operation.encoded_key)
+        self._waiting.pop(name, None)
+        self._waiting[name] = operation
+        self._bytes += size
+        if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
+            await self.flush()
+
+    async def flush(self) -> BatchResult[Item]:
+        """Write what has gathered, and return the account so far."""
+        waiting, self._waiting, self._bytes = self._waiting, {}, 0
+        operations = [waiting[name] for name in sorted(waiting)]
+        parts = min(self._concurrency, max(1, len(operations) // _LEAST_APART))
+        size = -(-len(operations) // parts) if operations else 1
+        pieces = [operations[at : at + size] for at in range(0, len(operations), size)]
+        if pieces:
+            await run_bounded(self._db._backend.rt, [self._job(piece) for piece in pieces], self._concurrency)
+        return self.result
+
+    def _job(self, operations: Sequence[_Operation]) -> Callable[[], Coroutine[Any, Any, None]]:
+        return lambda: self._write(operations)
+
+    async def _write(self, operations: Sequence[_Operation]) -> None:
+        """Write a piece in one transaction, or halve it where one of its records is refused."""
+        try:
+            await self._commit(operations)
+        except TikvError as error:
+            if len(operations) == 1 or error.retryable:
+                for operation in operations:
+                    self.result.note(operation.item, error)
+                return
+            middle = len(operations) // 2
+            await self._write(operations[:middle])
+            await self._write(operations[middle:])
+        else:
+            self.result.written += len(operations)
+
+    async def _commit(self, operations: Sequence[_Operation]) -> None:
+        for lost in range(_LOST_COMMITS):
+            try:
+                await self._db.run(_apply, operations, attempts=_ATTEMPTS)
+                return
+            except CommitUndetermined:
+                if lost == _LOST_COMMITS - 1:
+                    raise
+
+    async def __aenter__(self) -> AsyncBatchWriter:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.flush()
+        self._is_closed = True
+
+
+async def _apply(txn: AsyncTransaction, operations: Sequence[_Operation]) -> None:
+    by_table: dict[Table[Any], tuple[list[Any], list[Any]]] = {}
+    for operation in operations:
+        records, keys = by_table.setdefault(operation.table, ([], []))
+        if operation.record is None:
+            keys.append(operation.key)
+        else:
+            records.append(operation.record)
+    for table, (records, keys) in by_table.items():
+        if keys:  # first, so that unique values of rows that go are free for those that come
+            await table.rows.delete(txn, keys)
+        if records:
+            await table.rows.put(txn, records)
+
+
+class BatchWriter:
+    """The blocking twin of `AsyncBatchWriter`. Belongs to one thread at a time."""
+
+    def __init__(self, core: AsyncBatchWriter, rt: CallerRuntime) -> None:
+        self._core = core
+        self._rt = rt
+
+    @property
+    def result(self) -> BatchResult[Item]:
+        """What has been done so far; complete after the block."""
+        return self._core.result
+
+    def put(self, table: Table[Any], record: Any) -> None:
+        """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
+
+        Raises RowError for a record that does not fit its table.
+        """
+        self._rt.run(self._core.put(table, record))
+
+    def delete(self, table: Table[Any], key: Any) -> None:
+        """Add a deletion. Writes the batch if it is full now."""
+        self._rt.run(self._core.delete(table, key))
+
+    def flush(self) -> BatchResult[Item]:
+        """Write what has gathered, and return the account so far."""
+        return self._rt.run(self._core.flush())
+
+    def __enter__(self) -> BatchWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._rt.run(self._core.__aexit__(kind, error, traceback))
+
+
+def batch(
+    db: TransactionClient | AsyncTransactionClient,
+    *,
+    max_items: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    concurrency: int = _CONCURRENCY,
+) -> Any:
+    """Return a batch writer for tables: `BatchWriter`, or `AsyncBatchWriter` for an asynchronous client.
+
+    max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values, about.
+    concurrency: transactions under way at once, 1 to 1024.
+    """
+    if isinstance(db, TransactionClient):
+        core = AsyncBatchWriter(db._core, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
+        return BatchWriter(core, db._rt)
+    if isinstance(db, AsyncTransactionClient):
+        return AsyncBatchWriter(db, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
+    raise WrongType(f"a batch of records is written by a transaction client, not {type(db).__name__}")
+
+
+def multi_get(
+    txn: BlockingReader | AsyncReader,
+    wanted: Mapping[Table[Any], Sequence[Any]],
+    *,
+    fields: Mapping[Table[Any], Sequence[str]] | None = None,
+) -> Any:
+    """Return rows of several tables at once: for each table, those of its keys in the order asked, None where absent.
+
+    `fields`: for some tables the fields wanted, whose rows come as dicts of these alone. All keys of all tables are
+    read in one go, region by region in parallel. With an asynchronous transaction a coroutine.
+    """
+    return drive(txn, _multi_get, wanted, fields or {})
+
+
+async def _multi_get(
+    txn: AsyncReader, wanted: Mapping[Table[Any], Sequence[Any]], fields: Mapping[Table[Any], Sequence[str]]
+) -> dict[Table[Any], list[Any]]:
+    rt = txn._backend.rt
+    jobs = [
+        table.rows.get_fields(txn, list(keys), tuple(fields[table]))
+        if table in fields
+        else table.rows.get_many(txn, keys)
+        for table, keys in wanted.items()
+    ]
+    found: list[Any] = await rt.gather(*jobs)
+    return dict(zip(wanted, found, strict=True))
