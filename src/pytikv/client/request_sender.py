@@ -406,7 +406,10 @@ class RequestSender:
         if not store.address or is_tiflash(store.labels):
             return None
         is_suspect = store.needs_probe(self._rt.now()) and selector.attempts(choice.peer) == 1
-        # A suspect store costs one health check instead of a request that hangs; alone in its region, it is just asked.
+        # A suspect store costs one health check instead of a request that hangs. Alone in its region, it is just asked;
+        # where a breaker is open, that lets through few requests and refuses the others sooner than a check would.
+        if is_suspect and self._guards is not None and self._guards.is_probing(store.address):
+            return store
         if is_suspect and len(selector.region.peers) > 1 and not await self._stores.probe(store.id, deadline):
             call.backoffer.note(f"store {store.id} at {store.address} does not answer")
             return None
