@@ -39,7 +39,7 @@ from pytikv.client.pd_discovery import Round, ask_members
 from pytikv.client.pd_members import Members
 from pytikv.client.pd_messages import region_from, regions_from_scan, store_from
 from pytikv.client.pd_query import RegionQueries, RegionQuery
-from pytikv.client.pd_status import check_header, fatal_status, header_error
+from pytikv.client.pd_status import accuses_leader, check_header, fatal_status, header_error
 from pytikv.client.pool import ConnectionPool
 from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.client.tso import TsoClient
@@ -113,6 +113,7 @@ class PdClient:
         self._members = Members(endpoints, uses_tls=pool.uses_tls, cluster_id=cluster_id)
         self._flights = Flights(rt)
         self._refresh_at = float("inf")
+        self._heard_at = float("-inf")
         self._has_batch_scan = True
         self._closed = False
         self.header = pdpb.RequestHeader(cluster_id=cluster_id)
@@ -230,10 +231,12 @@ class PdClient:
         method = path.rpartition("/")[2]
         rt = self._rt
         backoffer = Backoffer(rt, deadline, self._rules)
-        failures = 0
+        failures = silences = 0
+        fair_at = rt.now() + self._timeout_s
         while True:
             leader = self._members.leader or await self.leader(deadline)
             request.header.CopyFrom(self.header)
+            is_accused = True
             try:
                 answer = await self._ask(leader, path, request.SerializeToString(), response, deadline)
                 self._check(answer, method, leader)
@@ -246,6 +249,8 @@ class PdClient:
                 fatal = fatal_status(error, method, leader)
                 if fatal is not None:
                     raise fatal from error
+                silences += error.status == Status.DEADLINE_EXCEEDED
+                is_accused = accuses_leader(error, rt.now() - self._heard_at)
                 cause = f"{leader}: {method}: {error}"
             except (ConnectionFailed, Overloaded) as error:
                 cause = error
@@ -253,11 +258,17 @@ class PdClient:
                 await backoffer.backoff(backoff.PD_NOT_READY, error)
                 continue
             failures += 1
-            self._members.leader_failed(leader)
+            if is_accused:
+                self._members.leader_failed(leader)
             if failures == 1 and rt.now() < deadline:
                 backoffer.note(cause)
-            else:
+                continue
+            try:
                 await backoffer.backoff(backoff.PD_RPC, cause)
+            except ConnectionFailed as error:
+                if silences == failures and rt.now() < fair_at:
+                    raise DeadlineExceeded(f"the time for the call ran out at PD; {error}") from None
+                raise
 
     async def _ask(self, leader: str, path: str, request: bytes, response: Callable[[bytes], R], deadline: float) -> R:
         now = self._rt.now()
@@ -266,6 +277,7 @@ class PdClient:
         whose = current_context()
         metadata = () if whose is None else whose.metadata
         data = await channel.unary(path.encode(), request, deadline=until, metadata=metadata)
+        self._heard_at = self._rt.now()
         if now >= self._refresh_at and not self._closed:
             self._refresh_at = now + _REFRESH_S
             self._rt.spawn(self._refresh(), name="refresh PD's members")

@@ -12,11 +12,24 @@ from pytikv.errors import ConfigError, ServerError, TikvError, UnsupportedByServ
 from pytikv.proto import pdpb_pb2 as pdpb
 from pytikv.wire.errors import RpcError, Status
 
-__all__ = ["check_header", "fatal_status", "header_error"]
+__all__ = ["accuses_leader", "check_header", "fatal_status", "header_error"]
 
 _MISMATCH: Final = "mismatch cluster id"
 _REFUSED: Final = "[PD:gc:"  # how the older calls about GC refuse: with status UNKNOWN, which else may pass
+_FAIR_S: Final = 1.0
 _FATAL: Final = frozenset({Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.OUT_OF_RANGE, Status.DATA_LOSS})
+
+
+def accuses_leader(error: Exception, silent_s: float) -> bool:
+    """Tell whether another leader should be looked for; `silent_s`: since this one last answered.
+
+    Silence for a caller's short time says little of a leader that answered a moment ago.
+    """
+    if not isinstance(error, RpcError):
+        return True
+    if error.status == Status.DEADLINE_EXCEEDED:
+        return silent_s >= _FAIR_S
+    return error.status != Status.UNIMPLEMENTED
 
 
 def fatal_status(error: RpcError, method: str, address: str) -> TikvError | None:

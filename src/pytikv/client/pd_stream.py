@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from pytikv.client.pd_status import accuses_leader
 from pytikv.client.pool import ConnectionPool
 from pytikv.client.resilience.guard import Guards, Refused
 from pytikv.errors import ConnectionFailed
 from pytikv.rt.interface import Runtime, Timer
 from pytikv.wire.calls import ClientStream
 from pytikv.wire.channel import ClientChannel, Metadata
-from pytikv.wire.errors import ConnectionLost, RpcError, Status
+from pytikv.wire.errors import ConnectionLost, RpcError
 
 __all__ = ["LeaderSource", "PdStream"]
 
@@ -65,7 +66,8 @@ class PdStream:
     async def exchange(self, request: bytes, deadline: float) -> bytes:
         """Send a message and return the next one that comes. One try.
 
-        Raises RpcError or ConnectionFailed; the leader is then looked for anew, unless the fault is the caller's time.
+        Raises RpcError or ConnectionFailed; the leader is then looked for anew, unless it answered a moment ago and the
+        fault is the caller's short time.
         The leader's guard, where there is one, counts it, and may refuse it (Refused).
         """
         if self._guards is None:
@@ -92,7 +94,7 @@ class PdStream:
             done = True
             return answer
         except (RpcError, ConnectionFailed) as error:
-            if address and not (isinstance(error, RpcError) and error.status == Status.UNIMPLEMENTED):
+            if address and accuses_leader(error, self._rt.now() - self._used_at):
                 self._source.leader_failed(address)
             raise
         finally:
