@@ -17,6 +17,8 @@ class Ear(Sink):
         self.begun: list[CallRecord] = []
         self.steps: list[tuple[CallRecord, Step]] = []
         self.ended: list[CallRecord] = []
+        self.errors: list[str] = []
+        """The errors told at the ends, as text: what is kept of one keeps the caller's objects."""
 
     def on_begin(self, record: CallRecord) -> None:
         self.begun.append(record)
@@ -26,6 +28,7 @@ class Ear(Sink):
 
     def on_end(self, record: CallRecord) -> None:
         self.ended.append(record)
+        self.errors += [type(record.error).__name__] if record.error is not None else []
 
     def methods(self) -> list[str]:
         return [record.method for record in self.ended]

@@ -141,7 +141,7 @@ class ObservedPages:
 
     def next_page(self) -> CoroutineType[Any, Any, list[Pair]]:
         """See `Pages`."""
-        return self._telemetry.run(self._method, self._pages.next_page(), self._facts())
+        return self._telemetry.call(self._method, self._facts(), self._pages.next_page)
 
 
 OperationT = TypeVar("OperationT", bound=Callable[..., Coroutine[Any, Any, Any]])

@@ -140,6 +140,8 @@ class CallRecord:
     status: str = "ok"
     """``ok``, or the `code` of the error; ``cancelled``; ``error`` for one that is not the library's."""
     error: BaseException | None = None
+    """What was raised; there until all sinks have heard of the end, and no longer: it refers to the frames that it came
+    through, and they to the caller's objects."""
     attributes: dict[str, Any] | None = None
     """Facts of the call, such as start_ts, keys (their number), mode; None until one is noted."""
     steps: Sequence[Step] = ()
@@ -225,6 +227,27 @@ class Telemetry:
             return coroutine  # type: ignore[return-value]  # it is one, whatever the checker calls it
         return self._observe(method, coroutine, facts, failure_of)  # type: ignore[return-value]
 
+    def call(
+        self, method: str, facts: dict[str, Any] | None, operation: Callable[..., Coroutine[Any, Any, T]], *args: Any
+    ) -> CoroutineType[Any, Any, T]:
+        """As `run`, for a coroutine that is made by `operation(*args)` when the call begins.
+
+        For what is handed to programs, which may drop it: of a coroutine in a coroutine that never began, Python would
+        complain that it was never awaited.
+        """
+        if _is_idle is not None and _is_idle():
+            return operation(*args)  # type: ignore[return-value]
+        return self._begin(method, facts, operation, args)  # type: ignore[return-value]
+
+    async def _begin(
+        self,
+        method: str,
+        facts: dict[str, Any] | None,
+        operation: Callable[..., Coroutine[Any, Any, T]],
+        args: tuple[Any, ...],
+    ) -> T:
+        return await self._observe(method, operation(*args), facts, None)
+
     async def _observe(
         self,
         method: str,
@@ -262,6 +285,7 @@ class Telemetry:
                     on_end(record)
                 except Exception as error:
                     _on_fault(on_end, error)
+            record.error = None
 
 
 def _fail(record: CallRecord, error: BaseException) -> None:

@@ -10,7 +10,8 @@ undetermined), also when it was cancelled, and `commit_ts`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from types import CoroutineType
 from typing import Any, Final, TypeVar
 
@@ -51,37 +52,38 @@ class ObservedTransaction(AsyncTransaction):
     def _facts(self) -> dict[str, Any]:
         return {"start_ts": self._start_ts, "mode": mode_of(self._options)}
 
-    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
-        return _telemetry(self._backend).run(method, call, self._facts() | facts)
+    def _record(
+        self, method: str, operation: Callable[..., Coroutine[Any, Any, T]], *args: Any, **facts: Any
+    ) -> CoroutineType[Any, Any, T]:
+        return _telemetry(self._backend).call(method, self._facts() | facts, operation, *args)
 
     def _begin(self: _Self) -> CoroutineType[Any, Any, _Self]:
-        return self._record("txn_begin", super()._begin())
+        return self._record("txn_begin", super()._begin)
 
     def get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         """See `AsyncTransaction`."""
-        return self._record("txn_get", super().get(key))
+        return self._record("txn_get", super().get, key)
 
     def batch_get(self, keys: Iterable[bytes]) -> CoroutineType[Any, Any, dict[bytes, bytes]]:
         """See `AsyncTransaction`."""
         wanted = check_keys(keys)
-        return self._record("txn_batch_get", super().batch_get(wanted), keys=len(wanted))
+        return self._record("txn_batch_get", super().batch_get, wanted, keys=len(wanted))
 
     def _scan(self, *arguments: Any, **options: Any) -> Pages:
         return ObservedPages(super()._scan(*arguments, **options), "txn_scan", _telemetry(self._backend), self._facts)
 
     def _lock(self, keys: Sequence[bytes], wish: LockWish) -> CoroutineType[Any, Any, dict[bytes, Found]]:
-        call = super()._lock(keys, wish)
         if self._locks is None:
-            return call  # type: ignore[return-value]  # it is one, whatever the checker calls it
-        return self._record("txn_lock", call, keys=len(keys))
+            return super()._lock(keys, wish)  # type: ignore[return-value]  # it is one, whatever the checker calls it
+        return self._record("txn_lock", super()._lock, keys, wish, keys=len(keys))
 
     def _flush(self) -> CoroutineType[Any, Any, None]:
-        return self._record("txn_flush", super()._flush())
+        return self._record("txn_flush", super()._flush)
 
     def commit(self) -> CoroutineType[Any, Any, None]:
         """See `AsyncTransaction`."""
         facts = self._facts() | {"keys": len(self._buffer)}
-        return _telemetry(self._backend).run("txn_commit", self._commit_and_note(facts), facts)
+        return _telemetry(self._backend).call("txn_commit", facts, self._commit_and_note, facts)
 
     async def _commit_and_note(self, facts: dict[str, Any]) -> None:
         try:
@@ -92,7 +94,7 @@ class ObservedTransaction(AsyncTransaction):
                 facts["commit_ts"] = self._commit_ts
 
     def _abandon(self, *, waits: bool) -> CoroutineType[Any, Any, None]:
-        return self._record("txn_rollback", super()._abandon(waits=waits))
+        return self._record("txn_rollback", partial(super()._abandon, waits=waits))
 
 
 class ObservedAttempt(ObservedTransaction, AsyncAttempt):
@@ -109,27 +111,29 @@ class ObservedSnapshot(AsyncSnapshot):
     def _facts(self) -> dict[str, Any]:
         return {"start_ts": self.ts}
 
-    def _record(self, method: str, call: Coroutine[Any, Any, T], **facts: Any) -> CoroutineType[Any, Any, T]:
-        return _telemetry(self._backend).run(method, call, self._facts() | facts)
+    def _record(
+        self, method: str, operation: Callable[..., Coroutine[Any, Any, T]], *args: Any, **facts: Any
+    ) -> CoroutineType[Any, Any, T]:
+        return _telemetry(self._backend).call(method, self._facts() | facts, operation, *args)
 
     def _begin(self) -> CoroutineType[Any, Any, SnapshotReader]:
-        return self._record("snapshot_begin", super()._begin())
+        return self._record("snapshot_begin", super()._begin)
 
     def get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         """See `AsyncSnapshot`."""
-        return self._record("snapshot_get", super().get(key))
+        return self._record("snapshot_get", super().get, key)
 
     def _get(self, key: bytes) -> CoroutineType[Any, Any, bytes | None]:
         return self.get(key)
 
     def get_with_commit_ts(self, key: bytes) -> CoroutineType[Any, Any, Versioned | None]:
         """See `AsyncSnapshot`."""
-        return self._record("snapshot_get", super().get_with_commit_ts(key))
+        return self._record("snapshot_get", super().get_with_commit_ts, key)
 
     def batch_get(self, keys: Iterable[bytes]) -> CoroutineType[Any, Any, dict[bytes, bytes]]:
         """See `AsyncSnapshot`."""
         wanted = check_keys(keys)
-        return self._record("snapshot_batch_get", super().batch_get(wanted), keys=len(wanted))
+        return self._record("snapshot_batch_get", super().batch_get, wanted, keys=len(wanted))
 
     def _scan(self, *arguments: Any, **options: Any) -> Pages:
         return ObservedPages(
