@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import contest
+import guard_measures
 import harness
 import instructions
 import measures
@@ -117,6 +118,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "transactions, our server": lambda: txn_measures.our_server(effort),
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
         "everything off": instructions.measure,
+        "guards": guard_measures.measure,
         "observing": observing.measure,
     }
 
