@@ -84,7 +84,7 @@ def test_as_people_see_it(server: ServerProcess) -> None:
     assert "! Sizes of values" in done.stdout
     assert "raw large: 2.0 MiB" in done.stdout
     assert "-> keep values below 1 MiB" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith(f"{server.url}: 0 critical, 1 warnings")
+    assert done.stdout.splitlines()[-1].startswith(f"{server.url}: 0 critical, 1 warning;")
 
 
 def test_large_values_of_transactions(server: ServerProcess) -> None:

@@ -50,7 +50,7 @@ STORE, DEAD_STORE = ev.Endpoint("store", "s:1"), ev.Endpoint("store", "s:2", err
 SAME = {"s:1": "8.5.0", "s:2": "8.5.0"}
 
 CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
-    (judges.endpoints, ev.Endpoints((PD, STORE)), OK, "1 PD and 1 stores answer"),
+    (judges.endpoints, ev.Endpoints((PD, STORE)), OK, "1 PD and 1 store answer"),
     (judges.endpoints, ev.Endpoints((PD, DEAD_PD, STORE)), WARNING, "1 of 2 PD endpoints"),
     (judges.endpoints, ev.Endpoints((DEAD_PD,)), CRITICAL, "no PD answers"),
     (judges.endpoints, ev.Endpoints((PD2, STORE)), CRITICAL, "no leader"),
@@ -76,7 +76,12 @@ CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
     (judges.latencies, ev.Latencies((store(1, 0.2),)), WARNING, "takes 200 ms"),
     (judges.latencies, ev.Latencies((store(1, 0.02, 0.019, 0.015),)), WARNING, "queues"),
     (judges.latencies, ev.Latencies((ev.StoreLatency(1, "s:1", error="no"),)), CRITICAL, "did not answer"),
-    (judges.stores, ev.Stores((ev.StoreState(1, "s:1", silent_s=5, capacity=GIB, available=GIB),)), OK, "1 stores"),
+    (
+        judges.stores,
+        ev.Stores((ev.StoreState(1, "s:1", silent_s=5, capacity=GIB, available=GIB),)),
+        OK,
+        "1 store, all up",
+    ),
     (judges.stores, ev.Stores((ev.StoreState(1, "s:1", "Down", 4000),)), CRITICAL, "is Down"),
     (judges.stores, ev.Stores((ev.StoreState(1, "s:1", "Offline"),)), WARNING, "is Offline"),
     (judges.stores, ev.Stores((ev.StoreState(1, "s:1", silent_s=90),)), WARNING, "silent"),
@@ -86,7 +91,7 @@ CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
     (judges.balance, ev.Balance({1: 20, 2: 22}, {1: 42, 2: 42}, 42), OK, "evenly"),
     (judges.balance, ev.Balance({1: 42, 2: 0}, {1: 42, 2: 42}, 42), WARNING, "leaders are not balanced"),
     (judges.balance, ev.Balance({1: 3, 2: 0}, {1: 3, 2: 3}, 3), OK, "evenly"),  # too few to tell
-    (judges.balance, ev.Balance({1: 1}, {1: 1}, 2, without_leader=(7,)), CRITICAL, "no leader"),
+    (judges.balance, ev.Balance({1: 1}, {1: 1}, 2, without_leader=(7,)), CRITICAL, "without a leader"),
     (judges.balance, ev.Balance({1: 1}, {1: 1}, 1, with_down_peers=(7,)), WARNING, "down"),
     (judges.hotspots, ev.Hotspots(()), OK, "no region"),
     (judges.hotspots, ev.Hotspots((ev.HotRegion("read", 4, 1, 9 << 20, 100, 0.9),)), WARNING, "region 4 is hot"),
@@ -106,7 +111,7 @@ CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
     (judges.process, process(0.005), WARNING, "contended"),
     (judges.process, process(0.03, threads=1), WARNING, "gets the CPU late"),
     (judges.process, process(0.0001, waiting=3), WARNING, "wait for connections"),
-    (judges.groups, ev.Groups({"default": (2**31 - 1, True)}), OK, "1 resource groups"),
+    (judges.groups, ev.Groups({"default": (2**31 - 1, True)}), OK, "1 resource group"),
     (judges.groups, ev.Groups({"default": (1000, False)}, "shop"), WARNING, "no resource group 'shop'"),
 ]
 

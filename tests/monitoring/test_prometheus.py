@@ -42,14 +42,14 @@ Samples = Sequence[dict[str, Any]]
 class Prometheus(Protocol):
     """What conftest starts."""
 
-    def api(self, path: str) -> Any: ...
+    def api(self, path: str, **parameters: str) -> Any: ...
     def query(self, expr: str) -> Samples: ...
     def wait_until(self, condition: Callable[[], bool], seconds: float, what: Callable[[], object]) -> None: ...
 
 
 StartPrometheus = Callable[[Path], Prometheus]
 
-OPTIONS = "rpc_timeout=0.5&breaker.min_calls=5&retry_budget=on&adaptive_limit=on&hedge_after_ms=20"
+OPTIONS = "rpc_timeout=0.5&breaker.min_calls=3&breaker.window_s=3&retry_budget=on&adaptive_limit=on&hedge_after_ms=20"
 
 
 @contextlib.contextmanager
@@ -126,14 +126,20 @@ def test_every_panel_and_rule_has_data(tmp_path: Path, prometheus: StartPromethe
 
 def make_trouble(server: ServerProcess, prom: Prometheus) -> None:
     asyncio.run(send_nonsense(find_stores(server.url)[0].address))
-    traffic = "sum(tikv_txn_total) > 0"  # the demonstration has come to its transactions
-    prom.wait_until(lambda: bool(prom.query(traffic)), 30, lambda: f"no transactions: {prom.query('up')}")
+    # Only the traffic that comes after the demonstration's stages has trace ids.
+    prom.wait_until(lambda: bool(trace_ids(prom)), 30, lambda: f"no traffic: {prom.query('up')}")
     server.pause()
     opened = "max(tikv_breaker_transitions_total{to='open'}) > 0"
     prom.wait_until(lambda: bool(prom.query(opened)), 20, lambda: "no breaker opened")
     server.resume()
     closed = "max(tikv_breaker_state) == 0"
     prom.wait_until(lambda: bool(prom.query(closed)), 20, lambda: "the breaker stayed open")
+
+
+def trace_ids(prom: Prometheus) -> set[str]:
+    """The trace ids of exemplars: points of a histogram that lead to a trace."""
+    found = prom.api("query_exemplars", query="tikv_request_duration_seconds_bucket", start="0", end="9999999999")
+    return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
 
 
 def check_rules(prom: Prometheus) -> None:
@@ -145,6 +151,7 @@ def check_rules(prom: Prometheus) -> None:
 
 def check_figures(prom: Prometheus) -> None:
     """A few figures make sense together."""
+    assert len(prom.query('up{role="client"} == 1')) == 1
     assert prom.query("sum(tikv_lock_wait_seconds_count) > 0")
     assert prom.query("sum(tikv_retries_total) > 0")
     assert prom.query('sum(tikv_txn_conflicts_total{kind="WriteConflict"}) > 0')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,20 +81,24 @@ def _print_json(report: Report) -> None:
 
 
 def _print(report: Report) -> None:
+    """Print the checks in two columns; what is long is wrapped on a terminal, and left whole elsewhere."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     width = max(len(check.title) for check in report.checks)
+    room = max(40, console.width - width - 4) if console.is_terminal else 10_000
     for check in report.checks:
         for number, (label, title, details) in enumerate(_entries(check)):
-            head = Text(f"{_SIGNS[label]} ", style=_COLOURS[label])
-            head.append(f"{check.title if not number else '':<{width}}  ", style="bold")
-            head.append(title, style=_COLOURS[label] if label in ("warning", "critical") else "")
-            console.print(head)
-            for line in details:
+            colour = _COLOURS[label]
+            is_loud = label in ("warning", "critical")
+            head = Text.assemble((f"{_SIGNS[label]} ", colour), (f"{'' if number else check.title:<{width}}  ", "bold"))
+            lines = textwrap.wrap(title, room)
+            console.print(head.append(lines[0], style=colour if is_loud else ""))
+            more = [part for line in details for part in textwrap.wrap(line, room, subsequent_indent="  ")]
+            for line in [*lines[1:], *more]:
                 console.print(Text(f"{' ' * (width + 4)}{line}", style="dim" if label in ("ok", "unknown") else ""))
-    console.print(Text(_summary(report), style=_COLOURS[report.severity.label]))
+    console.print(Text(f"\n{_summary(report)}", style=_COLOURS[report.severity.label]))
 
 
 def _entries(check: CheckResult) -> list[tuple[str, str, list[str]]]:
@@ -117,7 +122,7 @@ def _summary(report: Report) -> str:
     critical, warnings = report.count(Severity.CRITICAL), report.count(Severity.WARNING)
     unknown = sum(bool(check.could_not) for check in report.checks)
     seconds = sum(check.seconds for check in report.checks)
-    verdict = "healthy" if not report.exit_code else f"{critical} critical, {warnings} warnings"
+    verdict = "healthy" if not report.exit_code else f"{critical} critical, {warnings} warning{'s' * (warnings != 1)}"
     return f"\n{report.target}: {verdict}; {len(report.checks) - unknown} checks made, {unknown} not, {seconds:.1f} s"
 
 

@@ -121,12 +121,15 @@ class Traffic:
             txn.put(key, b"%d" % _PURSE)
 
     def _work(self, number: int) -> None:
+        import pytikv
+
         rng = random.Random(f"{self._seed} {number}")
         weights = [weight for _, _, weight in self._actions]
         while not self._stop.wait(rng.uniform(0, 2 * self._pause_s)):
             name, act, _ = rng.choices(self._actions, weights)[0]
             try:
-                act(rng)
+                with pytikv.context(trace_id=rng.randbytes(16).hex()):  # what a request from outside would bring along
+                    act(rng)
             except TikvError as error:
                 self._count(name, error.code)
             else:

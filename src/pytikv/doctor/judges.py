@@ -59,7 +59,7 @@ def endpoints(found: ev.Endpoints) -> list[Finding]:
     if not findings:
         slowest = max(found.endpoints, key=lambda one: one.took_s, default=None)
         shown = (f"slowest: {slowest.role} {slowest.address}, {_ms(slowest.took_s)}",) if slowest else ()
-        findings.append(Finding(OK, f"{len(pds)} PD and {len(stores)} stores answer", shown))
+        findings.append(Finding(OK, f"{len(pds)} PD and {_many(len(stores), 'store')} answer", shown))
     return findings
 
 
@@ -88,7 +88,9 @@ def certificates(found: ev.Certificates) -> list[Finding]:
             findings.append(Finding(WARNING, f"the certificate of {one.address} expires soon", shown, _RENEW))
     if not findings:
         left = min((one.expires_at - found.now for one in found.certificates), default=0.0)
-        findings.append(Finding(OK, f"{len(found.certificates)} certificates are good for {_span(left)} at least"))
+        findings.append(
+            Finding(OK, f"{_many(len(found.certificates), 'certificate')}, good for {_span(left)} at least")
+        )
     return findings
 
 
@@ -222,7 +224,7 @@ def stores(found: ev.Stores) -> list[Finding]:
         if one.slow_score > 80:
             score = (f"PD's slow score: {one.slow_score:.0f} of 100",)
             findings.append(Finding(WARNING, f"{name} is slow in PD's eyes", score, "look at its disk's latency"))
-    return findings or [Finding(OK, f"{len(found.stores)} stores are up")]
+    return findings or [Finding(OK, f"{_many(len(found.stores), 'store')}, all up")]
 
 
 _LEAVING: Final = "it is being emptied; if that is not meant, cancel it at PD"
@@ -234,12 +236,13 @@ def balance(found: ev.Balance) -> list[Finding]:
     findings: list[Finding] = []
     if found.without_leader:
         which = (f"regions {_some(found.without_leader)}",)
-        title = f"{len(found.without_leader)} regions have no leader"
+        title = f"{_many(len(found.without_leader), 'region')} without a leader"
         advice = "they cannot be read or written: a majority of their stores is needed; see the stores' check"
         findings.append(Finding(CRITICAL, title, which, advice))
     if found.with_down_peers:
         which = (f"regions {_some(found.with_down_peers)}",)
-        findings.append(Finding(WARNING, f"{len(found.with_down_peers)} regions have replicas that are down", which))
+        title = f"{_many(len(found.with_down_peers), 'region')} with replicas that are down"
+        findings.append(Finding(WARNING, title, which))
     for what, counts in (("leaders", found.leaders), ("regions", found.peers)):
         total = sum(counts.values())
         if len(counts) < 2 or total < 10 * len(counts):
@@ -249,8 +252,8 @@ def balance(found: ev.Balance) -> list[Finding]:
         if most > 1.5 * total / len(counts):
             advice = "see PD's schedulers (balance-leader, balance-region) and weights; evict-leader leaves this behind"
             findings.append(Finding(WARNING, f"{what} are not balanced", shown[:_SHOWN], advice))
-    part = "" if found.complete else " of those looked at"
-    return findings or [Finding(OK, f"{found.regions} regions are spread evenly{part}")]
+    part = "" if found.complete else " as far as was looked"
+    return findings or [Finding(OK, f"{_many(found.regions, 'region')}, spread evenly{part}")]
 
 
 def hotspots(found: ev.Hotspots) -> list[Finding]:
@@ -278,21 +281,24 @@ def locks(found: ev.Locks) -> list[Finding]:
     long_held = [lock for lock in by_age if lock not in left_over and _lock_age_s(lock, found) > 10]
     findings = []
     if left_over:
-        title = f"{len(left_over)} locks outlived their transactions"
+        title = f"{_many(len(left_over), 'lock')} outlived the transaction"
         advice = (
             "their owners died or were cut off. Readers settle them one by one as they meet them;"
             " client.resolve_locks() settles all"
         )
         findings.append(Finding(WARNING, title, _lock_lines(left_over, found), advice))
     if long_held:
-        title = f"{len(long_held)} locks are held for more than 10 s"
+        title = f"{_many(len(long_held), 'lock')} held for more than 10 s"
         advice = (
             "find the transaction by its start_ts (clients log it): keep transactions short, and do nothing slow"
             " between the first lock and the commit"
         )
         findings.append(Finding(WARNING, title, _lock_lines(long_held, found), advice))
-    seen = f"{found.regions} regions looked at{'' if found.complete else ', not all'}"
-    return findings or [Finding(OK, f"{len(by_age)} locks, none of them old", (*_lock_lines(by_age[:3], found), seen))]
+    seen = f"{_many(found.regions, 'region')} looked at{'' if found.complete else ', not all'}"
+    if findings:
+        return findings
+    title = f"{_many(len(by_age), 'lock')}{', none of them old' if by_age else ''}"
+    return [Finding(OK, title, (*_lock_lines(by_age[:3], found), seen))]
 
 
 def _lock_age_s(lock: ev.Lock, found: ev.Locks) -> float:
@@ -313,11 +319,11 @@ def values(found: ev.Values) -> list[Finding]:
     huge = [one for one in found.largest if one.size > 6 << 20]
     large = [one for one in found.largest if one.size > 1 << 20]
     lines = tuple(f"{one.kind} {one.key}: {_size(one.size)}" for one in large[:_SHOWN])
-    sample = f"{found.sampled:,} values sampled, {_size(found.sampled_bytes)}"
+    sample = f"{_many(found.sampled, 'value')} sampled, {_size(found.sampled_bytes)}"
     advice = "keep values below 1 MiB: cut them into parts, or store the large part elsewhere and its name here"
     if large:
         severity = CRITICAL if huge else WARNING
-        return [Finding(severity, f"{len(large)} values are larger than 1 MiB", (*lines, sample), advice)]
+        return [Finding(severity, f"{_many(len(large), 'value')} larger than 1 MiB", (*lines, sample), advice)]
     largest = f", the largest {_size(found.largest[0].size)}" if found.largest else ""
     return [Finding(OK, f"no large values{largest}", (sample,))]
 
@@ -345,7 +351,7 @@ def process(found: ev.Process) -> list[Finding]:
     late, usual = _percentile(found.delays_s, 95), _median(found.delays_s)
     shown = (
         f"a thread that wants to wake does so {_ms(usual)} late (P50), {_ms(late)} (P95);"
-        f" {found.threads} threads, switch interval {_ms(found.switch_interval_s)}",
+        f" {_many(found.threads, 'thread')}, switch interval {_ms(found.switch_interval_s)}",
     )
     findings = []
     if usual > 0.8 * found.switch_interval_s and found.threads > 1:
@@ -373,7 +379,7 @@ def groups(found: ev.Groups) -> list[Finding]:
     if found.wanted and found.wanted not in found.groups:
         title = f"there is no resource group {found.wanted!r}"
         return [Finding(WARNING, title, lines[:_SHOWN], "make it, or change the option resource_group")]
-    return [Finding(OK, f"{len(lines)} resource groups", lines[:_SHOWN])]
+    return [Finding(OK, _many(len(lines), "resource group"), lines[:_SHOWN])]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -387,6 +393,10 @@ def _percentile(numbers: Sequence[float], percent: float) -> float:
     """Return the number that `percent` of the numbers do not exceed; 0 for none."""
     ranked = sorted(numbers)
     return ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))] if ranked else 0.0
+
+
+def _many(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{format(number, ',') if number else 'no'} {what}s"
 
 
 def _ms(seconds: float) -> str:
