@@ -48,18 +48,23 @@ class Differ(Generic[R]):
         return values
 
     def entries(self, record: Any, encoded_key: bytes, key: tuple[Any, ...]) -> dict[bytes, Entry]:
-        """Return all index entries of a row."""
-        return {
-            entry.key: entry
-            for index in self._schema.indexes.values()
-            for entry in self._layout.entries(index, record, encoded_key, key)
-        }
+        """Return all index entries of a row, by their keys."""
+        return {entry.key: entry for entry in self._layout.entries(record, encoded_key, key)}
 
-    def put(self, old: Any, new: R, encoded_key: bytes, key: tuple[Any, ...]) -> Changes:
-        """Return what writing `new` in the place of `old` (None: there is none) changes."""
-        before = self.entries(old, encoded_key, key) if old is not None else {}
-        after = self.entries(new, encoded_key, key)
+    def put(
+        self, old: Any, new: R, encoded_key: bytes, key: tuple[Any, ...], after: dict[bytes, Entry] | None = None
+    ) -> Changes:
+        """Return what writing `new` in the place of `old` (None: there is none) changes.
+
+        `after`: the entries of `new`, where they are known already.
+        """
+        if after is None:
+            after = self.entries(new, encoded_key, key)
         puts = self.stored(new, encoded_key)
+        if old is None:
+            puts.update((entry.key, entry.value) for entry in after.values())
+            return Changes(puts, [], [entry for entry in after.values() if entry.is_exclusive])
+        before = self.entries(old, encoded_key, key)
         for entry in after.values():
             known = before.get(entry.key)
             if known is None or known.value != entry.value:

@@ -19,7 +19,7 @@ Pure. With text keys, `text_keys.TextLayout` takes this one's place.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from pytikv.errors import InvalidArgument
@@ -35,6 +35,7 @@ _ROWS: Final = 0
 _GROUPS: Final = 1
 _FIRST_SHARD: Final = 256  # so that all take the same number of bytes
 _ENTRY_HEAD: Final = b"\x01"
+_BARE: Final = _ENTRY_HEAD + encode((None,))
 
 
 class Span(NamedTuple):
@@ -65,6 +66,11 @@ class Layout:
         self._rows_head = schema.prefix + encode((schema.name, _ROWS))
         self._groups_head = schema.prefix + encode((schema.name, _GROUPS))
         self._index_heads = {name: schema.prefix + encode((schema.name, name)) for name in schema.indexes}
+        self._descend = {
+            parts
+            for parts in (schema.key, *(index.parts for index in schema.indexes.values()))
+            if any(part.is_descending for part in parts)
+        }
         self._shards = [encode((_FIRST_SHARD + shard,)) for shard in range(schema.shards)]
 
     # --- rows ---------------------------------------------------------------------------------------------------------
@@ -89,11 +95,13 @@ class Layout:
         """Return the bytes of a row's key, without what stands before it. Raises RowError."""
         return self._encode(self.schema.key, key, "the key")
 
-    def _encode(self, parts: Sequence[Part], values: Sequence[Any], what: str) -> bytes:
+    def _encode(self, parts: tuple[Part, ...], values: Sequence[Any], what: str) -> bytes:
         try:
-            return encode(
-                [Desc(value) if part.is_descending else value for part, value in zip(parts, values, strict=False)]
-            )
+            if parts in self._descend:
+                values = [
+                    Desc(value) if part.is_descending else value for part, value in zip(parts, values, strict=False)
+                ]
+            return encode(values)
         except InvalidArgument as error:
             raise self._records.error(f"cannot put {shown(tuple(values))} into {what}: {error}") from error
 
@@ -128,46 +136,52 @@ class Layout:
 
     # --- index entries ------------------------------------------------------------------------------------------------
 
-    def entries(self, index: IndexSchema, record: Any, encoded_key: bytes, key: tuple[Any, ...]) -> Iterator[Entry]:
-        """Return the entries of a record in an index. Raises RowError for values that cannot stand in one."""
-        if index.where is not None and not index.where(record):
-            return
-        for values in self._values(index, record):
-            yield self._entry(index, record, values, encoded_key, key)
+    def entries(
+        self, record: Any, encoded_key: bytes, key: tuple[Any, ...], names: Iterable[str] | None = None
+    ) -> list[Entry]:
+        """Return the entries of a record, in all indexes or in some. Raises RowError for values that fit in none."""
+        found: list[Entry] = []
+        for name in self._index_heads if names is None else names:
+            index = self.schema.indexes[name]
+            if index.where is None or index.where(record):
+                found += [self._entry(index, record, one, encoded_key, key) for one in self._values(index, record)]
+        return found
 
-    def _values(self, index: IndexSchema, record: Any) -> Iterator[tuple[Any, ...]]:
-        values = tuple(self._part(part, self._records.get(record, part.field)) for part in index.parts)
+    def _values(self, index: IndexSchema, record: Any) -> list[tuple[Any, ...]]:
+        get, part_of = self._records.get, self._records.key_part
+        values = tuple([part_of(part.field, get(record, part.field)) for part in index.parts])
         if index.each is None:
-            yield values
-            return
+            return [values]
         at = index.fields.index(index.each)
         if values[at] is None:
-            return
+            return []
         if isinstance(values[at], (str, bytes)) or not isinstance(values[at], Iterable):
             raise self._records.error(f"is indexed by its elements, and holds {shown(values[at])}", index.each)
-        for element in dict.fromkeys(values[at]):
-            yield (*values[:at], element, *values[at + 1 :])
+        return [(*values[:at], element, *values[at + 1 :]) for element in dict.fromkeys(values[at])]
 
     def _entry(
         self, index: IndexSchema, record: Any, values: tuple[Any, ...], encoded_key: bytes, key: tuple[Any, ...]
     ) -> Entry:
         encoded = self._encode(index.parts, values, f"index {index.name!r}")
+        head = self._index_heads[index.name]
         is_exclusive = index.is_unique and None not in values
+        if not is_exclusive and not index.covering:
+            shard = self._shard(encoded_key) if self._shards else b""
+            return Entry(head + shard + encoded + encoded_key, _BARE, index.name, values, False)
         held: list[Any] = [key if is_exclusive else None]
         if index.covering:
             held.append(self._codec.encode(record, index.covering))
         where = self._shard(encoded) + encoded if is_exclusive else self._shard(encoded_key) + encoded + encoded_key
-        value = _ENTRY_HEAD + encode(held)
-        return Entry(self._index_heads[index.name] + where, value, index.name, values, is_exclusive)
+        return Entry(head + where, _ENTRY_HEAD + encode(held), index.name, values, is_exclusive)
 
     def unique_key(self, index: IndexSchema, values: Sequence[Any]) -> bytes:
         """Return where the entry of a unique index for some values lies (none of them None)."""
         encoded = self._encode(index.parts, values, f"index {index.name!r}")
         return self._index_heads[index.name] + self._shard(encoded) + encoded
 
-    def index_prefix(self, parts: Sequence[Part], values: Sequence[Any], what: str) -> bytes:
+    def index_prefix(self, parts: tuple[Part, ...], values: Sequence[Any], what: str) -> bytes:
         """Return the bytes that keys or entries begin with whose first parts have some values."""
-        return self._encode(parts[: len(values)], values, what)
+        return self._encode(parts, values, what)
 
     def read_entry(self, index: IndexSchema, key: bytes, value: bytes) -> tuple[tuple[Any, ...], bytes | None]:
         """Return a row's key, and the covered fields as the codec's bytes, from one of its entries. Raises RowError."""

@@ -143,8 +143,7 @@ class Maintenance(Generic[R]):
         key = self._layout.key_of_row(row_key)
         encoded = self._layout.encoded_key(key)
         record = self._rows.old(value)
-        indexes = self._rows.schema.indexes
-        return [entry for name in names for entry in self._layout.entries(indexes[name], record, encoded, key)]
+        return self._layout.entries(record, encoded, key, names)
 
     async def _note(self, txn: AsyncTransaction, work: str, position: bytes | None, indexes: dict[str, str]) -> None:
         row = await self._catalog.read(txn)

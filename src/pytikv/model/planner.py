@@ -178,7 +178,7 @@ def _values(records: Records[Any], part: Part, wanted: Any) -> list[Any]:
 def _bounds(
     layout: Layout,
     records: Records[Any],
-    parts: Sequence[Part],
+    parts: tuple[Part, ...],
     before: Sequence[Any],
     part: Part,
     wanted: Any,

@@ -167,17 +167,20 @@ class Rows(Generic[R]):
             return
         await self.catalog.require(txn)
         wanted: list[bytes] = []
+        entries = []
         for record, key, encoded in rows:
+            found = self.differ.entries(record, encoded, key)
+            entries.append(found)
             wanted.append(self.layout.row_key(encoded))
-            wanted += [one.key for one in self.differ.entries(record, encoded, key).values() if one.is_exclusive]
+            wanted += [one.key for one in found.values() if one.is_exclusive]
         seen = await self._read_to_write(txn, wanted)
-        for record, key, encoded in rows:
+        for (record, key, encoded), found in zip(rows, entries, strict=True):
             stored = seen.get(self.layout.row_key(encoded))
             if stored is not None and must_be_new:
                 row_key = self.layout.row_key(encoded)
                 text = f"table {self.schema.name!r} has a row with the key {shown(self._shown_key(key))} already"
                 raise RowExists(text, table=self.schema.name, key=row_key)
-            changes = self.differ.put(self.old(stored), record, encoded, key)
+            changes = self.differ.put(self.old(stored), record, encoded, key, found)
             self._check_unique(changes.exclusive, seen)
             await self._apply(txn, changes, seen)
 
