@@ -119,7 +119,7 @@ def test_everything_on_in_asyncio(server):
         client = await pytikv.AsyncRawClient.connect(
             server.url,
             breaker=True,
-            bulkhead=64,
+            bulkhead=BulkheadPolicy(max_in_flight=64, max_queue_s=30.0),
             adaptive_limit=True,
             retry_budget=0.1,
             hedge_after_ms="p95",

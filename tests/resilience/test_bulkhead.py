@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import deque
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,6 +144,27 @@ def test_a_wait_ends_at_its_own_time_and_at_the_deadline():
             else:
                 raise AssertionError("there was no place")
         assert bulkhead.queued == 0
+
+    with world:
+        world.run(_in(world, rt, main))
+
+
+def test_who_is_patient_waits_for_its_deadline_however_many_do():
+    world = World(1)
+    rt = world.process("p")
+
+    async def main():
+        bulkhead = Bulkhead(rt, 1, max_queue=0, max_queue_s=0.01)
+        assert bulkhead.try_enter()
+        began = rt.now()
+        with pytest.raises(QueueFull):
+            await bulkhead.enter(began + 1.0)
+        with pytest.raises(QueueTimeout):
+            await bulkhead.enter(began + 1.0, is_patient=True)
+        assert abs(rt.now() - began - 1.0) < 0.001
+        rt.call_at(rt.now() + 2.0, bulkhead.leave)
+        await bulkhead.enter(rt.now() + 5.0, is_patient=True)
+        assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
 
     with world:
         world.run(_in(world, rt, main))

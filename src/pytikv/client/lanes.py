@@ -8,6 +8,9 @@
       <- guard: how it went, and how long it took
       <- the present call's record: a step "rpc"
 
+What ends or keeps up a transaction (commit, rollback, heartbeat) is not shed for want of a place: it waits for one up
+to its deadline, since the locks that it would leave behind cost more than it does.
+
 A lane holds no connection: one is asked for when the guard has let the request pass, so that what waits in a queue
 keeps none from others, and a connection that cannot be made counts against the address.
 
@@ -24,7 +27,15 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 from pytikv.client.pool import ConnectionPool
-from pytikv.client.rpcs import NAME_OF_SLOT, REGION_ERROR, is_write_name
+from pytikv.client.rpcs import (
+    KV_BATCH_ROLLBACK,
+    KV_COMMIT,
+    KV_PESSIMISTIC_ROLLBACK,
+    KV_TXN_HEART_BEAT,
+    NAME_OF_SLOT,
+    REGION_ERROR,
+    is_write_name,
+)
 from pytikv.errors import ConnectionFailed, Outcome, TikvError
 from pytikv.interceptors import Interceptor, Proceed, RpcInfo
 from pytikv.observe.telemetry import CallRecord, current_record
@@ -34,6 +45,9 @@ from pytikv.wire.errors import RpcError, Status
 __all__ = ["AnyChannel", "AnyPool", "Guard", "GuardSource", "Lane", "LanePool"]
 
 _STORE_SERVICE: Final = b"/tikvpb.Tikv/"
+_ENDING: Final = frozenset(
+    rpc.slot for rpc in (KV_COMMIT, KV_BATCH_ROLLBACK, KV_PESSIMISTIC_ROLLBACK, KV_TXN_HEART_BEAT)
+)
 
 
 class Guard(Protocol):
@@ -43,8 +57,8 @@ class Guard(Protocol):
         """Return a ticket for a request that may be sent, -1 for one that must `queue`. Raises Refused."""
         ...
 
-    async def queue(self, deadline: float) -> int:
-        """Wait for a place; returns the ticket. Raises Refused."""
+    async def queue(self, deadline: float, *, is_patient: bool = False) -> int:
+        """Wait for a place; returns the ticket. Raises Refused. `is_patient`: only the deadline ends the wait."""
         ...
 
     def done(self, ticket: int, now: float, took_s: float, answer: bytes) -> None:
@@ -104,7 +118,7 @@ class Lane:
         if guard is not None:
             ticket = guard.admit(began)
             if ticket < 0:
-                began, ticket = await self._queue(guard, began, deadline)
+                began, ticket = await self._queue(guard, slot, began, deadline)
         try:
             channel = await self._channel(self.address, deadline)
             if slot:
@@ -127,11 +141,11 @@ class Lane:
             self._record(record, slot, path, began, ended, request, data)
         return data
 
-    async def _queue(self, guard: Guard, began: float, deadline: float) -> tuple[float, int]:
+    async def _queue(self, guard: Guard, slot: int, began: float, deadline: float) -> tuple[float, int]:
         """Wait for a place; returns the time and the ticket."""
         status = "ok"
         try:
-            ticket = await guard.queue(deadline)
+            ticket = await guard.queue(deadline, is_patient=slot in _ENDING)
         except BaseException as error:
             status = _status_of(error)
             raise

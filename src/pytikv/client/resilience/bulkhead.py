@@ -69,18 +69,22 @@ class Bulkhead:
             return False
         return True
 
-    async def enter(self, deadline: float) -> None:
-        """Take a place, waiting for it. Raises QueueFull, QueueTimeout, or what `refuse_waiters` was given."""
+    async def enter(self, deadline: float, *, is_patient: bool = False) -> None:
+        """Take a place, waiting for it. Raises QueueFull, QueueTimeout, or what `refuse_waiters` was given.
+
+        `is_patient`: neither the length of the queue nor `max_queue_s` ends the wait.
+        """
         turn: SharedFuture[Exception | None] = SharedFuture()
         with self._lock:
-            if len(self._waiters) >= self._max_queue:
+            if len(self._waiters) >= self._max_queue and not is_patient:
                 raise QueueFull
             self._waiters[turn] = None
             if self.try_enter():
                 del self._waiters[turn]
                 return
+        until = deadline if is_patient else min(deadline, self._rt.now() + self._max_queue_s)
         try:
-            refusal = await self._rt.wait(turn, min(deadline, self._rt.now() + self._max_queue_s))
+            refusal = await self._rt.wait(turn, until)
         except BaseException as error:
             self._withdraw(turn)
             if isinstance(error, TimeoutError):

@@ -176,13 +176,16 @@ class Guard:
                 raise self._refuse("queue_full", f"all {self._bulkhead.limit} places are taken")
         return ticket
 
-    async def queue(self, deadline: float) -> int:
-        """Wait for a place, where `admit` said so; returns the ticket. Raises Refused."""
+    async def queue(self, deadline: float, *, is_patient: bool = False) -> int:
+        """Wait for a place, where `admit` said so; returns the ticket. Raises Refused.
+
+        `is_patient`: for what ends other work, as a commit; it waits up to its deadline, however many do.
+        """
         bulkhead = self._bulkhead
         if bulkhead is None:
             return self.admit(self._rt.now())
         try:
-            await bulkhead.enter(deadline)
+            await bulkhead.enter(deadline, is_patient=is_patient)
         except QueueFull:
             text = f"all {bulkhead.limit} places are taken and the queue is full"
             raise self._refuse("queue_full", text) from None

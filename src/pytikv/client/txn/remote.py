@@ -25,6 +25,7 @@ from pytikv.client.contexts import NO_EXTRA, PRIORITIES, Extra
 from pytikv.client.remote_view import RemoteView
 from pytikv.client.replica_selector import is_tiflash
 from pytikv.client.request_sender import Call
+from pytikv.client.resilience.guard import Refused
 from pytikv.client.rpc_errors import fatal_error, is_transient
 from pytikv.client.rpcs import REGION_ERROR, Rpc
 from pytikv.client.store_cache import CachedStore
@@ -220,6 +221,9 @@ class RemoteTxn(RemoteView):
                 return rpc.response.FromString(data)
             except ConnectionFailed as error:
                 cause: Exception = error
+            except Refused as error:  # by the client's own guard of that store: nothing was sent
+                call.settle(error.error)
+                raise error.error from None
             except RpcError as error:
                 if not is_transient(error):
                     raise fatal_error(error, rpc.name, store.address) from None
