@@ -82,12 +82,16 @@ class StoreMetrics:
         self.deadlocks = 0
         self.too_late: defaultdict[str, int] = defaultdict(int)
 
-    def changed(self, command: str, spent: Spent, keys: int, response: Any) -> None:
+    def changed(self, command: str, spent: Spent, keys: int) -> None:
         """A command that changes data was carried out. From any thread."""
         with self._mutex:
             self.commands[command].observe(spent.process_s + spent.latch_wait_s)
             self.latch_waits[command].observe(spent.latch_wait_s)
             self.keys_written[command].observe(keys)
+
+    def refused(self, command: str, response: Any) -> None:
+        """A command that changes data has changed nothing: count what its answer says. From any thread."""
+        with self._mutex:
             for error in getattr(response, "errors", ()):
                 if error.HasField("conflict"):
                     self.conflicts[_CONFLICTS.get(command, command)] += 1

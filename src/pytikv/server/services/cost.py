@@ -32,8 +32,10 @@ __all__ = [
     "found_frame",
     "get_tail",
     "opened",
-    "parts_of",
+    "read_parts",
     "tail",
+    "write_header",
+    "write_parts",
 ]
 
 _MOST: Final = (1 << 35) - 1
@@ -42,12 +44,14 @@ _FIELD: Final = "exec_details_v2"
 
 def _wide(ns: int) -> bytes:
     """Encode a number as a varint of five bytes."""
+    if ns <= 0:
+        return _ZERO
     if ns > _MOST:
         ns = _MOST
     return bytes((ns & 127 | 128, ns >> 7 & 127 | 128, ns >> 14 & 127 | 128, ns >> 21 & 127 | 128, ns >> 28))
 
 
-_ZERO: Final = _wide(0)
+_ZERO: Final = b"\x80\x80\x80\x80\x00"
 
 
 def tail(total_s: float) -> bytes:
@@ -113,38 +117,55 @@ def encoded_bytes(key_bytes: int) -> int:
 # --- the others -------------------------------------------------------------------------------------------------------
 
 
-def parts_of(request: Any, response: Any, spent: Spent, *, is_write: bool) -> bytes:
-    """Return what of `exec_details_v2` is known of a request that was carried out. `response` None: it was refused."""
-    details = kvrpcpb.ExecDetailsV2()
-    times = details.time_detail_v2
-    times.wait_wall_time_ns = _ns(spent.began - spent.arrived)
-    times.process_wall_time_ns = _ns(spent.process_s)
-    if is_write:
-        details.write_detail.latch_wait_nanos = _ns(spent.latch_wait_s)
-        details.write_detail.process_nanos = _ns(spent.process_s - spent.write_s)
-        details.write_detail.apply_log_nanos = _ns(spent.write_s)
-        details.write_detail.pessimistic_lock_wait_nanos = _ns(spent.lock_wait_s)
-    else:
-        times.kv_read_wall_time_ns = _ns(spent.began - spent.arrived + spent.process_s)
-        if response is not None:
-            _fill_scan(details.scan_detail_v2, request, response)
-    data: bytes = details.SerializeToString()
-    return data
+def write_header(field: int) -> bytes:
+    """Return what opens the field of a command that changes data; `write_parts` follows, then the tail."""
+    return opened(b"", field, write_parts(Spent(float, 0.0)))[: -len(write_parts(Spent(float, 0.0)))]
 
 
-def _fill_scan(detail: kvrpcpb.ScanDetailV2, request: Any, response: Any) -> None:
+def write_parts(spent: Spent) -> bytes:
+    """Return what a command that changes data tells of itself: write_detail, and what of time_detail_v2 is known."""
+    process_s, write_s = spent.process_s, spent.write_s
+    return _WRITE_PARTS % (
+        _wide(int(write_s * 1e9)),
+        _wide(int(spent.latch_wait_s * 1e9)),
+        _wide(int((process_s - write_s) * 1e9)),
+        _wide(int(spent.lock_wait_s * 1e9)) if spent.lock_wait_s else _ZERO,
+        _wide(int((spent.began - spent.arrived) * 1e9)),
+        _wide(int(process_s * 1e9)),
+    )
+
+
+_WRITE_PARTS: Final = b"\x1a\x19\x48%b\x70%b\x78%b\x88\x01%b" + b"\x22\x0c\x08%b\x10%b"
+"""write_detail (apply_log, latch_wait, process, pessimistic_lock_wait), and time_detail_v2 (wait, process)."""
+
+
+def read_parts(request: Any, response: Any, spent: Spent) -> bytes:
+    """Return what a read tells of itself: scan_detail_v2, and what of time_detail_v2 is known.
+
+    `response` None: it was refused.
+    """
+    wait_s = spent.began - spent.arrived
+    read, process = _wide(int((wait_s + spent.process_s) * 1e9)), _wide(int(spent.process_s * 1e9))
+    times = _READ_PARTS % (_wide(int(wait_s * 1e9)), process, read)
+    scan = None if response is None else _scan_of(request, response)
+    return times if scan is None else times + kvrpcpb.ExecDetailsV2(scan_detail_v2=scan).SerializeToString()
+
+
+_READ_PARTS: Final = b"\x22\x12\x08%b\x10%b\x20%b"
+"""time_detail_v2 (wait, process, kv_read)."""
+
+
+def _scan_of(request: Any, response: Any) -> kvrpcpb.ScanDetailV2 | None:
     """Tell how many versions were looked at: one for each key asked for, and those that were found."""
     if isinstance(response, kvrpcpb.BatchGetResponse | kvrpcpb.BufferBatchGetResponse):
         found = [pair for pair in response.pairs if not pair.HasField("error")]
-        detail.total_versions = len(request.keys)
-        detail.processed_versions = len(found)
-        detail.processed_versions_size = sum(encoded_bytes(len(pair.key)) + len(pair.value) for pair in found)
-    elif isinstance(response, kvrpcpb.GetResponse) and not response.HasField("error"):
-        detail.total_versions = 1
-        if not response.not_found:
-            detail.processed_versions = 1
-            detail.processed_versions_size = encoded_bytes(len(request.key)) + len(response.value)
-
-
-def _ns(seconds: float) -> int:
-    return max(0, int(seconds * 1e9))
+        size_bytes = sum(encoded_bytes(len(pair.key)) + len(pair.value) for pair in found)
+        return kvrpcpb.ScanDetailV2(
+            total_versions=len(request.keys), processed_versions=len(found), processed_versions_size=size_bytes
+        )
+    if not isinstance(response, kvrpcpb.GetResponse) or response.HasField("error"):
+        return None
+    if response.not_found:
+        return kvrpcpb.ScanDetailV2(total_versions=1)
+    size_bytes = encoded_bytes(len(request.key)) + len(response.value)
+    return kvrpcpb.ScanDetailV2(total_versions=1, processed_versions=1, processed_versions_size=size_bytes)

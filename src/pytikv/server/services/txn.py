@@ -30,7 +30,7 @@ from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.server.metrics.store import StoreMetrics, command_of
 from pytikv.server.regions import RegionEntry, RegionError, check_key_in_region
 from pytikv.server.services.clock import ServiceClock
-from pytikv.server.services.cost import details_field, opened, parts_of
+from pytikv.server.services.cost import details_field, opened, read_parts, write_header, write_parts
 from pytikv.server.services.errors import REFUSALS, refusal_body
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
 from pytikv.server.services.pending import PendingWrites
@@ -69,11 +69,6 @@ class _Rpc:
     is_write: bool = False
     is_snapshot_read: bool = False
     is_long: Callable[[Any], bool] = lambda _: False
-
-    @property
-    def details_field(self) -> int:
-        """The number of the answer's `exec_details_v2`, 0: it has none."""
-        return _DETAILS_FIELDS[self.response]
 
 
 def _keys(request: Any) -> Sequence[bytes]:
@@ -187,28 +182,39 @@ _RPCS: Final[dict[str, _Rpc]] = {
 }
 
 
-_DETAILS_FIELDS: Final[dict[Any, int]] = {rpc.response: details_field(rpc.response) for rpc in _RPCS.values()}
-
-DETAILS: Final = frozenset(name for name, rpc in _RPCS.items() if rpc.details_field)
+DETAILS: Final = frozenset(name for name, rpc in _RPCS.items() if details_field(rpc.response))
 """The RPCs whose answers tell what they cost."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is the same for all requests of one RPC."""
+
+    def __init__(self, name: str, rpc: _Rpc) -> None:
+        self.name = name
+        self.rpc = rpc
+        self.command = command_of(name)
+        self.field = details_field(rpc.response)
+        self.write_header = write_header(self.field) if rpc.is_write and self.field else b""
+
+
 class _Work:
     """A request on its way."""
 
-    name: str
-    rpc: _Rpc
-    request: Any
-    spent: Spent
+    __slots__ = ("plan", "request", "spent")
+
+    def __init__(self, plan: _Plan, request: Any, spent: Spent) -> None:
+        self.plan = plan
+        self.request = request
+        self.spent = spent
 
     def open(self, body: bytes, response: Any) -> bytes:
         """Return the answer as it is until it leaves. `response` None: the request was refused."""
-        field = self.rpc.details_field
-        if not field:
+        plan = self.plan
+        if plan.write_header:
+            return body + plan.write_header + write_parts(self.spent)
+        if not plan.field:
             return body
-        parts = parts_of(self.request, response, self.spent, is_write=self.rpc.is_write)
-        return opened(body, field, parts, is_get=self.name == "KvGet")
+        return opened(body, plan.field, read_parts(self.request, response, self.spent), is_get=plan.name == "KvGet")
 
 
 class TxnCommands:
@@ -230,11 +236,13 @@ class TxnCommands:
         return {name: self._handler(name, rpc) for name, rpc in _RPCS.items()}
 
     def _handler(self, name: str, rpc: _Rpc) -> Handler:
+        plan, clock = _Plan(name, rpc), self._clock
+
         def handle(data: bytes) -> Outcome:
             request: Any = decode(rpc.request, data)
-            check_cluster(self._store.cluster_id, request.context)
-            clock = self._clock
-            work = _Work(name, rpc, request, Spent(clock.now, clock.arrived, request.context.max_execution_duration_ms))
+            context = request.context
+            check_cluster(self._store.cluster_id, context)
+            work = _Work(plan, request, Spent(clock.now, clock.arrived, context.max_execution_duration_ms))
             if not rpc.is_long(request) and not self._must_look(rpc, request):
                 return self._serve(work)
             return Blocking(lambda: self._serve_off_loop(work))
@@ -242,7 +250,7 @@ class TxnCommands:
         return handle
 
     def _serve_off_loop(self, work: _Work) -> bytes | Durable:
-        if not work.rpc.is_write or not self._pending.sync:
+        if not work.plan.rpc.is_write or not self._pending.sync:
             outcome = self._serve(work)
         else:
             with self._pending.off_loop():
@@ -252,15 +260,15 @@ class TxnCommands:
 
     def _serve(self, work: _Work) -> bytes | Durable | Waits:
         """Check and carry out one request."""
-        rpc, request, spent = work.rpc, work.request, work.spent
+        plan, request, spent = work.plan, work.request, work.spent
         try:
             spent.begin()
-            region = self._check(rpc, request)
-            done = self._txn.execute(work.name, request, EVERYTHING if region is None else region.bounds, spent)
+            region = self._check(plan.rpc, request)
+            done = self._txn.execute(plan.name, request, EVERYTHING if region is None else region.bounds, spent)
         except REFUSALS as error:
             if isinstance(error, DeadlineExceeded):
-                self._metrics.came_too_late(command_of(work.name))
-            return work.open(refusal_body(rpc.response(), error, request.context.region_id), None)
+                self._metrics.came_too_late(plan.command)
+            return work.open(refusal_body(plan.rpc.response(), error, request.context.region_id), None)
         spent.end()
         if isinstance(done, Waiting):
             return Waits(done, functools.partial(self._finish_late, work, region, spent.now()))
@@ -272,11 +280,13 @@ class TxnCommands:
         return self._finish(work, region, done)
 
     def _finish(self, work: _Work, region: RegionEntry | None, done: Done) -> bytes | Durable:
-        rpc, request = work.rpc, work.request
+        rpc, request = work.plan.rpc, work.request
         body = work.open(encode(done.response), done.response)
         keys = list(rpc.keys(request)) if rpc.keys is not None else []
         if rpc.is_write:
-            self._metrics.changed(command_of(work.name), work.spent, len(keys), done.response)
+            self._metrics.changed(work.plan.command, work.spent, len(keys))
+            if not done.ticket:
+                self._metrics.refused(work.plan.command, done.response)
         if not done.ticket:
             return self._pending.gate(keys[0], body) if len(keys) == 1 else self._pending.gate_all(body)
         if region is not None:

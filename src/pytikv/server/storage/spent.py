@@ -46,20 +46,16 @@ class Spent:
 
     def begin(self) -> None:
         """The request's turn has come. Raises DeadlineExceeded."""
-        self.began = self.now()
-        self.check(self.began)
-
-    def check(self, now: float) -> None:
-        """Raise DeadlineExceeded when the client's time is over."""
+        self.began = now = self.now()
         if self.deadline is not None and now >= self.deadline:
             raise DeadlineExceeded
 
-    def latched(self, since: float) -> float:
-        """The latches were waited for since then; return the time. Raises DeadlineExceeded."""
+    def latched(self, since: float) -> None:
+        """The latches were waited for since then. Raises DeadlineExceeded."""
         now = self.now()
         self.latch_wait_s += now - since
-        self.check(now)
-        return now
+        if self.deadline is not None and now >= self.deadline:
+            raise DeadlineExceeded
 
     def wrote(self, since: float) -> None:
         """The engine was written to since then."""

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol, TypeVar
 
-from pytikv.server.engine.interface import CF_WRITE, Engine, WriteBatch
+from pytikv.server.engine.interface import CF_WRITE, Engine
 from pytikv.server.mvcc.keys import wire_key
 from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.txn import MvccTxn
@@ -83,7 +83,7 @@ class TxnRunner:
         since = spent.now() if spent is not None else 0.0
         with self.latches.hold(keys):
             if spent is not None:
-                since = spent.latched(since)
+                spent.latched(since)
             txn = MvccTxn(start_ts)
             work = Work(txn, MvccReader(self.engine, self._first), self.concurrency, self.statuses)
             try:
@@ -92,22 +92,16 @@ class TxnRunner:
                 batch = txn.batch
                 if batch.modifies:
                     check_entry(batch)
-                    ticket = self._write(batch, spent)
+                    since = spent.now() if spent is not None else 0.0
+                    ticket = self.engine.write(batch)
+                    if spent is not None:
+                        spent.wrote(since)
             finally:
                 if work.published:
                     self.concurrency.retract(work.published)
             for committed in work.committed:
                 self.statuses.note_committed(*committed)
             return result, ticket, self._tell(txn) if len(self.queues) else []
-
-    def _write(self, batch: WriteBatch, spent: Spent | None) -> int:
-        if spent is None:
-            return self.engine.write(batch)
-        since = spent.now()
-        try:
-            return self.engine.write(batch)
-        finally:
-            spent.wrote(since)
 
     def _tell(self, txn: MvccTxn) -> list[Effect]:
         """Tell the queues of the locks that went and came."""
