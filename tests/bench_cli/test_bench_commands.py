@@ -36,14 +36,16 @@ def test_points(run: Run, kind: str, flags: list[str]) -> None:
     assert {name: one["operations"] for name, one in record["results"].items()} == {kind: 200}
 
 
-@pytest.mark.parametrize("flags", [[], ["--asyncio"], ["--rate", "5000"]])
+@pytest.mark.parametrize(
+    "flags", [["--threads", "2"], ["--asyncio", "2"], ["--threads", "2", "--rate", "5000"]], ids=lambda flags: flags[-2]
+)
 def test_ycsb(run: Run, tmp_path: Path, flags: list[str]) -> None:
     files = [tmp_path / f"r.{kind}" for kind in ("json", "csv", "html")]
     reports = [word for file in files for word in ("--report", str(file))]
-    words = ["ycsb", "a", "--api", "txn", "-n", "100", "--warmup", "0", "--records", "20", "--threads", "2"]
-    done = run(*words, *reports, *flags)
+    words = ["ycsb", "a", "--api", "txn", "-n", "100", "--warmup", "0", "--records", "20", *flags]
+    done = run(*words, *reports)
     assert done.exit_code == 0, done.stderr
-    assert "ycsb-a, txn API, 2 " in done.stdout
+    assert f"ycsb-a, txn API, 2 {'tasks' if '--asyncio' in flags else 'threads'}" in done.stdout
     assert ("update response" in done.stdout) == ("--rate" in flags)
     assert json.loads(files[0].read_text())["load"]["workers"] == 2
     assert files[1].read_text().startswith("workload,api,operation,")
@@ -107,6 +109,7 @@ def test_compare(run: Run, tmp_path: Path) -> None:
         ["ycsb", "g"],
         ["ycsb", "a", "--report", "r.xml"],
         ["ycsb", "a", "--rate", "0"],
+        ["ycsb", "a", "--threads", "2", "--asyncio", "2"],
         ["compare", "/nowhere.json", "/nowhere.json"],
     ],
 )

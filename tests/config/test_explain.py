@@ -49,6 +49,15 @@ def test_each_option_with_its_source(tmp_path: Path) -> None:
     assert f"\tca: file {file}:4, cert: file {file}:5, key: URL query\t" in text
 
 
+def test_a_fault_is_one_line_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "pytikv.toml"
+    file.write_text("\ngrpc-concurrency = 65\n")
+    done = CliRunner().invoke(app, ["config", "show"], env={"PYTIKV_CONFIG": str(file)})
+    assert done.exit_code == 2
+    expected = f"error: {file}:2: option 'grpc_concurrency' must be an integer between 1 and 64, not 65\n"
+    assert (done.stdout, done.stderr) == ("", expected)
+
+
 def test_plain_config_is_as_it_was() -> None:
     assert "timeout\t2.5\tset\n" in show("--url", "tikv://pd1?timeout=2.5")
     assert json.loads(show("--json", "--url", "tikv://pd1"))["options"]["timeout"] == 10.0

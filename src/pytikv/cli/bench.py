@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pytikv.cli import output
-from pytikv.cli.bench_points import Seed, UseAsyncio, Work, bench, point_command
+from pytikv.cli.bench_points import Seed, Work, bench, point_command
 from pytikv.cli.failures import INTERRUPTED, Failure
 from pytikv.cli.options import DEFAULT_URL, JsonOption, UrlOption, add_command, add_group
 
@@ -56,7 +56,10 @@ class Distribution(enum.StrEnum):
 
 
 ApiOption = Annotated[Api, typer.Option(help="The API to measure.")]
-Workers = Annotated[int, typer.Option("--threads", "-c", min=1, max=1024, help="Threads, or tasks with --asyncio.")]
+Threads = Annotated[int | None, typer.Option("--threads", "-c", min=1, max=1024, help="Threads; 1 by default.")]
+Tasks = Annotated[
+    int | None, typer.Option("--asyncio", min=1, max=65_536, help="Tasks of one loop, in place of threads.")
+]
 Duration = Annotated[float | None, typer.Option(min=0.001, help="Seconds to measure; 10 where nothing ends the run.")]
 Most = Annotated[int | None, typer.Option("--operations", "-n", min=1, help="End after so many operations.")]
 Warmup = Annotated[float, typer.Option(min=0.0, help="Seconds before that, not measured.")]
@@ -77,8 +80,8 @@ _PERCENTILES = ("p50", "p95", "p99", "p99.9", "max")
 def ycsb(
     letter: Annotated[Letter, typer.Argument(help="a and f write half, b and d a little, c not; e scans.")],
     api: ApiOption = Api.RAW,
-    workers: Workers = 1,
-    use_asyncio: UseAsyncio = False,
+    threads: Threads = None,
+    tasks: Tasks = None,
     duration: Duration = None,
     operations: Most = None,
     warmup: Warmup = 1.0,
@@ -114,14 +117,14 @@ def ycsb(
         distribution=None if distribution is None else distribution.value,
         seed=seed,
     )
-    load = _load(api, workers, use_asyncio, duration, operations, warmup, rate, pessimistic, interval)
+    load = _load(api, threads, tasks, duration, operations, warmup, rate, pessimistic, interval)
     _run(url, workload, prefix, load, report or [], as_json=as_json)
 
 
 def tpcb(
     api: ApiOption = Api.TXN,
-    workers: Workers = 1,
-    use_asyncio: UseAsyncio = False,
+    threads: Threads = None,
+    tasks: Tasks = None,
     duration: Duration = None,
     operations: Most = None,
     warmup: Warmup = 1.0,
@@ -145,14 +148,14 @@ def tpcb(
 
     prefix = new_prefix()
     workload = TpcB(prefix, scale=scale, accounts_a_branch=accounts, seed=seed)
-    load = _load(api, workers, use_asyncio, duration, operations, warmup, rate, pessimistic, interval)
+    load = _load(api, threads, tasks, duration, operations, warmup, rate, pessimistic, interval)
     _run(url, workload, prefix, load, report or [], as_json=as_json)
 
 
 def _load(
     api: Api,
-    workers: int,
-    use_asyncio: bool,
+    threads: int | None,
+    tasks: int | None,
     duration_s: float | None,
     operations: int | None,
     warmup_s: float,
@@ -163,12 +166,14 @@ def _load(
     from pytikv.bench.pacing import Pace
     from pytikv.bench.running import Load
 
+    if threads is not None and tasks is not None:
+        raise typer.BadParameter("leave out one of --threads and --asyncio", param_hint="--asyncio")
     if duration_s is None and operations is None:
         duration_s = 10.0
     return Load(
         Pace(duration_s=duration_s, operations=operations, warmup_s=warmup_s, rate=rate),
-        workers=workers,
-        use_asyncio=use_asyncio,
+        workers=tasks or threads or 1,
+        use_asyncio=tasks is not None,
         api=api.value,
         pessimistic=pessimistic,
         interval_s=interval_s,
@@ -224,7 +229,7 @@ def _print(report: Report) -> None:
                 shown = [f"{figures.get(f'{figure}_us', 0) / 1000:,.3f}" for figure in _PERCENTILES]
                 rows.append([name + kind, f"{one.count:,}", f"{one.per_second:,.0f}", *shown])
     columns = ["operation", "count", "a second", *(name.replace("p", "P") for name in _PERCENTILES)]
-    how = f"{report.load['workers']} {report.load['runtime']}"
+    how = f"{report.load['workers']} {'tasks' if report.load['runtime'] == 'asyncio' else 'threads'}"
     title = f"{report.workload}, {report.api} API, {how}, {report.seconds:,.1f} s; latencies in ms"
     output.table(columns, rows, title=title, right=1, always=True)
     for name, one in report.operations.items():
@@ -302,7 +307,7 @@ def register(app: typer.Typer) -> None:
     examples = [
         "pytikv bench -n 50000 -c 16",
         "pytikv bench ycsb a --api txn --threads 8 --duration 30 --report a.html --report a.json",
-        "pytikv bench tpcb --rate 500 --asyncio",
+        "pytikv bench tpcb --rate 500 --asyncio 16",
         "pytikv bench compare before.json after.json --fail-over 10%",
     ]
     panel = "Measure"

@@ -17,7 +17,7 @@ from pytikv.demo.latency import Latencies
 if TYPE_CHECKING:
     from pytikv.bench.report import Sample
 
-__all__ = ["Seed", "UseAsyncio", "Work", "bench", "point_command"]
+__all__ = ["Seed", "Work", "bench", "point_command"]
 
 
 class Work(enum.StrEnum):

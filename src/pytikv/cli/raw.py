@@ -123,8 +123,10 @@ def delete(
 def _confirm(prefix: str, url: str) -> None:
     if not sys.stdin.isatty():
         raise Failure("deleting a prefix needs --yes where nobody can be asked", code=USAGE)
+    from pytikv.url import redacted
+
     what = f"all keys that begin with {prefix}" if prefix else "ALL keys"
-    typer.confirm(f"Delete {what} from {url}?", abort=True, err=True)
+    typer.confirm(f"Delete {what} from {redacted(url)}?", abort=True, err=True)
 
 
 def scan(
