@@ -10,6 +10,7 @@ import pytikv
 import pytikv.ambient
 import pytikv.client.raw_remote
 from pytikv.ambient import Ambient
+from pytikv.call_context import CallContext, Secret
 from pytikv.codec import api
 from pytikv.wire.errors import RpcError, Status
 
@@ -89,6 +90,54 @@ def test_deadlines_reach_the_store(model) -> None:
     finally:
         pytikv.ambient._ambient.reset(token)
     assert model.calls[-1][2].context.max_execution_duration_ms == 250
+
+
+@pytest.mark.parametrize("around", ["deadline", "long_deadline", "context", "class", "class_of_client"])
+def test_the_fast_path_stays_open(model, around, monkeypatch) -> None:
+    """Whatever surrounds a call, but for a user's token, it goes without the general loop."""
+    kv = model.client(
+        timeout=2.0, sla={"core": 0.3}, **({"service_class": "core"} if around == "class_of_client" else {})
+    )
+    kv.put(b"k", b"v")
+    model.calls.clear()
+
+    async def general(*_: object, **__: object) -> bytes:
+        raise AssertionError("the general loop was entered")
+
+    monkeypatch.setattr("pytikv.client.request_sender.RequestSender.send", general)
+    ambient = {
+        "deadline": Ambient(model.rt.now() + 0.3),
+        "long_deadline": Ambient(model.rt.now() + 100.0),
+        "context": Ambient(None, CallContext(trace_id="ab" * 16, request_source="shop")),
+        "class": Ambient(service_class="core"),
+    }.get(around)
+    token = pytikv.ambient._ambient.set(ambient)
+    try:
+        kv.put(b"k", b"w")
+        assert kv.get(b"k") == b"w"
+        assert kv.batch_get([b"k"]) == {b"k": b"w"}
+    finally:
+        pytikv.ambient._ambient.reset(token)
+    contexts = [request.context for _, _, request in model.calls]
+    assert [context.max_execution_duration_ms for context in contexts] == [
+        pytest.approx(2000 if around in ("long_deadline", "context") else 300, abs=1)
+    ] * 3
+    assert {context.trace_id for context in contexts} == {b"\xab" * 16 if around == "context" else b""}
+    assert model.alone == []
+
+
+def test_a_users_token_goes_by_itself(model) -> None:
+    kv = model.client()
+    kv.put(b"k", b"v")
+    token = pytikv.ambient._ambient.set(Ambient(None, CallContext(user_token=Secret("of-alice"))))
+    try:
+        kv.put(b"k", b"w")
+        assert kv.get(b"k") == b"w"
+    finally:
+        pytikv.ambient._ambient.reset(token)
+    kv.get(b"k")
+    metadata = {"authorization": "Bearer of-alice"}
+    assert model.alone == [("RawPut", metadata), ("RawGet", metadata)]
 
 
 @pytest.mark.parametrize("name", ["get", "put", "delete", "batch_put"])
