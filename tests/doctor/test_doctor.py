@@ -307,3 +307,21 @@ def test_calls_that_wait_for_connections_are_seen() -> None:
             server.resume()
             for thread in threads:
                 thread.join()
+
+
+def test_pages_of_hot_regions_are_read() -> None:
+    """As PD shows them; `pytikv serve` has no such page."""
+    entries = [{"region_id": 7, "flow_bytes": 3e6, "flow_query": 10.0}, {"region_id": 8, "flow_bytes": 1e6}]
+    page = {"as_leader": {"1": {"statistics": entries}, "2": {"statistics": None}}, "as_peer": {}}
+    found = gather._hot_regions("write", page)
+    assert [(one.region_id, one.store_id, one.share) for one in found] == [(7, 1, 0.75), (8, 1, 0.25)]
+    assert gather._hot_regions("read", {"as_leader": None}) == []
+
+
+def test_stores_without_transactions() -> None:
+    with ServerProcess(api_version="1ttl") as server:
+        seen = Seen(server.url)
+    assert seen.severity("locks") == "unknown"
+    assert "transactions" in seen.words("locks")
+    assert seen.severity("latency") == "ok", "by the health service then"
+    assert seen.severity("values") == "ok"

@@ -1,7 +1,9 @@
 """Examining a cluster, and this process in front of it: what is wrong, by which evidence, and what to do about it.
 
     evidence   what may be known, as plain values
-    gather     asks for it: PD, stores, a little of the data, this process
+    site       what was connected to, as far as that was possible
+    gather     asks for evidence: PD, stores, this process
+    data       looks at a little of the data: locks, sizes of values
     judges     evidence in, findings out; pure, so that every threshold can be tested
     findings   what a finding is, and a report of them
     examine    the table of checks, each with a deadline, one after the other

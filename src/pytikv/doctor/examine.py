@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 from pytikv.config import ClientConfig
-from pytikv.doctor import gather, judges
+from pytikv.doctor import data, gather, judges
 from pytikv.doctor.findings import CheckResult, Finding, Report
 from pytikv.doctor.site import CannotCheck, Site, open_site
 from pytikv.errors import TikvError
@@ -44,8 +44,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("stores", "Stores", gather.stores, judges.stores),
     Check("balance", "Leaders and regions", gather.balance, judges.balance),
     Check("hotspots", "Hot regions", gather.hotspots, judges.hotspots),
-    Check("locks", "Locks", gather.locks, judges.locks),
-    Check("values", "Sizes of values", gather.values, judges.values),
+    Check("locks", "Locks", data.locks, judges.locks),
+    Check("values", "Sizes of values", data.values, judges.values),
     Check("gc", "Garbage collection", gather.collection, judges.collection),
     Check("groups", "Resource groups", gather.groups, judges.groups),
     Check("process", "This process", gather.process, judges.process),

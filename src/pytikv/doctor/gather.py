@@ -1,8 +1,7 @@
 """Asking for evidence: one coroutine a check, given the site and until when. Nothing here judges.
 
 Bounds, so that examining a large and busy cluster costs it little: `_REGION_PAGES` pages of regions, `_PROBES` reads of
-one key a store, locks of `_LOCK_REGIONS` regions, `_SAMPLE_VALUES` values or `_SAMPLE_BYTES` of each kind of data. What
-is cut short says so in its evidence.
+one key a store. What is cut short says so in its evidence.
 
 Sources of the pages: PD server/api/router.go (stores, hotspot, version); kvproto for the rest.
 """
@@ -20,9 +19,8 @@ from pytikv._version import __version__
 from pytikv.client.cluster import Cluster
 from pytikv.client.pd_discovery import ask_members
 from pytikv.client.request_sender import RegionStale
-from pytikv.client.rpcs import KV_GET, KV_SCAN, KV_SCAN_LOCK
+from pytikv.client.rpcs import KV_GET
 from pytikv.client.txn.backend import TxnBackend, TxnPiece
-from pytikv.client.txn.key_errors import user_key
 from pytikv.doctor import evidence as ev
 from pytikv.doctor.site import EMBEDDED, CannotCheck, Site
 from pytikv.doctor.sockets import get_json, peer_certificate
@@ -32,6 +30,7 @@ from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import resource_manager_pb2 as rmpb
 from pytikv.types import Region, Store, Timestamp
 from pytikv.url import split_endpoint
+from pytikv.wire.errors import RpcError
 
 __all__ = [
     "balance",
@@ -42,23 +41,14 @@ __all__ = [
     "groups",
     "hotspots",
     "latencies",
-    "locks",
     "process",
     "stores",
-    "values",
     "versions",
 ]
 
 _REGION_PAGES: Final = 16
 _PAGE: Final = 1024
 _PROBES: Final = 20
-_LOCK_REGIONS: Final = 256
-_LOCK_PAGE: Final = 256
-_SAMPLE_VALUES: Final = 1024
-_SAMPLE_BYTES: Final = 64 << 20
-_SAMPLE_PAGE: Final = 16
-_SAMPLE_REGIONS: Final = 32
-_LARGEST: Final = 20
 _HTTP_S: Final = 2.0
 _DELAYS: Final = 100
 _TICK_S: Final = 0.001
@@ -320,7 +310,7 @@ async def groups(site: Site, deadline: float) -> ev.Groups:
     request = rmpb.ListResourceGroupsRequest().SerializeToString()
     try:
         data = await channel.unary(b"/resource_manager.ResourceManager/ListResourceGroups", request, deadline=deadline)
-    except Exception as error:
+    except (RpcError, TikvError) as error:
         raise CannotCheck(f"PD lists no resource groups ({error})") from error
     limits = {
         group.name: (int(group.r_u_settings.r_u.settings.fill_rate), group.r_u_settings.r_u.settings.burst_limit < 0)
@@ -337,109 +327,6 @@ async def collection(site: Site, deadline: float) -> ev.Collection:
     return ev.Collection(
         now, Timestamp(safe_points.txn_safe_point), Timestamp(safe_points.gc_safe_point), safe_points.blocker
     )
-
-
-# --- a little of the data ---------------------------------------------------------------------------------------------
-
-
-async def locks(site: Site, deadline: float) -> ev.Locks:
-    """List locks, region by region from the first one on, as long as there is time."""
-    txn = site.need_txn()
-    now = await txn.timestamp(deadline)
-    pieces = await _pieces(txn, deadline)
-    found: list[ev.Lock] = []
-    done = 0
-    for piece in pieces[:_LOCK_REGIONS]:
-        if site.rt.now() > deadline - _HTTP_S / 2:
-            break
-        request = kvrpcpb.ScanLockRequest(
-            max_version=now, start_key=piece.start_key, end_key=piece.end_key, limit=_LOCK_PAGE
-        )
-        try:
-            answer = await txn.send(KV_SCAN_LOCK, piece.region, request, txn.call(deadline))
-        except RegionStale:
-            continue
-        found += [_lock(lock, txn) for lock in answer.locks]
-        done += 1
-    return ev.Locks(now, tuple(found), done, done == len(pieces))
-
-
-async def _pieces(txn: TxnBackend, deadline: float) -> list[TxnPiece]:
-    low, high = txn.codec.encode_range(b"", b"")
-    return await txn.pieces(low, high, txn.call(deadline))
-
-
-def _lock(lock: kvrpcpb.LockInfo, txn: TxnBackend) -> ev.Lock:
-    return ev.Lock(
-        _shown(user_key(lock.key, txn.codec)),
-        _shown(user_key(lock.primary_lock, txn.codec)),
-        Timestamp(lock.lock_version),
-        kvrpcpb.Op.Name(lock.lock_type),
-        lock.lock_ttl,
-    )
-
-
-def _shown(key: bytes) -> str:
-    """Return a key as text, cut where it is long."""
-    text = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in key[:60])
-    return text + ("..." if len(key) > 60 else "")
-
-
-async def values(site: Site, deadline: float) -> ev.Values:
-    """Look at the sizes of some values: the first ones of some regions, of both kinds of data."""
-    if site.txn is None and site.raw is None:
-        raise CannotCheck(site.raw_error or site.txn_error)
-    sample = _Sample(site, deadline)
-    if site.txn is not None:
-        await _sample_txn(sample, site.txn)
-    if site.raw is not None:
-        await _sample_raw(sample, site.raw)
-    largest = sorted(sample.found, key=lambda value: value.size, reverse=True)[:_LARGEST]
-    return ev.Values(len(sample.found), sum(value.size for value in sample.found), tuple(largest))
-
-
-class _Sample:
-    """What was sampled, and whether there is time and room for more."""
-
-    def __init__(self, site: Site, deadline: float) -> None:
-        self.found: list[ev.Value] = []
-        self.deadline = deadline
-        self._site = site
-
-    def wants_more(self, kind: str) -> bool:
-        sizes = [value.size for value in self.found if value.kind == kind]
-        in_time = self._site.rt.now() < self.deadline - _HTTP_S / 2
-        return in_time and len(sizes) < _SAMPLE_VALUES and sum(sizes) < _SAMPLE_BYTES
-
-
-async def _sample_txn(sample: _Sample, txn: TxnBackend) -> None:
-    version = await txn.timestamp(sample.deadline)
-    pieces = await _pieces(txn, sample.deadline)
-    for piece in pieces[:: max(1, len(pieces) // _SAMPLE_REGIONS)]:
-        if not sample.wants_more("txn"):
-            break
-        request = kvrpcpb.ScanRequest(
-            start_key=piece.start_key, end_key=piece.end_key, version=version, limit=_SAMPLE_PAGE * 4
-        )
-        try:
-            answer = await txn.send(KV_SCAN, piece.region, request, txn.call(sample.deadline))
-        except RegionStale:
-            continue
-        for pair in answer.pairs:
-            if not pair.HasField("error"):
-                key = _shown(user_key(pair.key, txn.codec))
-                sample.found.append(ev.Value("txn", key, len(pair.value)))
-
-
-async def _sample_raw(sample: _Sample, raw: Any) -> None:
-    for reverse in (False, True):
-        span = raw.span(b"", b"")
-        while span is not None and sample.wants_more("raw"):
-            page = await raw.scan_page(span, _SAMPLE_PAGE, reverse=reverse, keys_only=False)
-            sample.found += [ev.Value("raw", _shown(key), len(value)) for key, value in page.pairs]
-            span = page.rest
-        if span is None:
-            break  # all of it was seen
 
 
 # --- this process -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pytikv.client.cluster import Cluster, cluster_config, connect_cluster
 from pytikv.client.raw_backend import RawBackend, open_backend
@@ -95,7 +95,7 @@ async def _open_remote(site: Site, config: ClientConfig) -> None:
     async def txn() -> None:
         settled = cluster_config(config)
         cluster, codec = await connect_cluster(site.rt, site.target, settled, is_raw=False)
-        site.cluster, site.txn = cluster, RemoteTxn(cluster, settled, codec, {})
+        site.cluster, site.txn = cluster, cast("TxnBackend", RemoteTxn(cluster, settled, codec, {}))
 
     site.raw_error = await _reason(raw)
     site.txn_error = site.raw_error if _is_hopeless(site) else await _reason(txn)
