@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from pytikv.errors import TikvError
 from pytikv.testing.capacity import Capacity
 from pytikv.testing.load import LoadRun, between, errors_of, goodput, percentile
 
@@ -144,3 +147,28 @@ def test_a_bounded_queue_refuses_as_tikv_does() -> None:
     assert errors_of(run.answers)["Overloaded"] > 100
     assert percentile([answer for answer in run.answers if answer.is_good], 0.5) < 0.2
     assert goodput(run.answers, 1, 4) > 0.75 * capacity.per_second
+
+
+def test_a_call_that_is_cut_off_gives_its_worker_back() -> None:
+    """Calls by themselves (a compare-and-swap is one) end with their connection, served or waiting."""
+    found: list[bytes | None] = []
+
+    async def swap(run: LoadRun, number: int) -> None:
+        with contextlib.suppress(TikvError):
+            await run.clients["client-0"].compare_and_swap(b"a%d" % number, None, b"x")
+
+    async def script(run: LoadRun) -> None:
+        rt = run.world.process("client-0")
+        await run.within("client-0", run.clients["client-0"].get(b"a"))
+        for number in range(3):
+            rt.spawn(swap(run, number), name="swap")
+        await run.until(run.now + 0.2)
+        assert run.fleet.queued == 2
+        run.world.network.break_connections("client-0", "store-1")
+        await run.until(run.now + 1.0)
+        assert run.fleet.queued == 0
+        found.append(await run.within("client-0", run.clients["client-0"].get(b"a")))
+
+    slow = Capacity(workers=1, service_seconds=0.5)
+    LoadRun(1, clients=1, per_second=0.001, seconds=0.001, regions=(b"a",), capacity=slow).play(script)
+    assert found == [None]

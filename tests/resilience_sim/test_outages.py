@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from pytikv.errors import TikvError
 from pytikv.testing.capacity import Capacity
+from pytikv.testing.load import LoadRun
 from pytikv.testing.outages import Hurt, Outage, OutageOptions, Phases, run_outage, run_storm
 
 USUAL_P99_S = 0.012
@@ -86,6 +88,54 @@ def test_a_store_that_flaps_costs_what_it_is_down() -> None:
     assert outage.own.during.good_share > 0.3
     assert outage.own.after.good_share == 1.0
     assert_unchanged(outage.others)
+
+
+def test_a_crowd_that_meets_half_open_breakers() -> None:
+    """Two hundred calls come at the moment when the wait is over, time after time: three go through, while the store
+    is silent; when it is well again, their answers close the breaker for all."""
+    arrived: list[int] = []
+    good: list[int] = []
+
+    async def crowd(run: LoadRun) -> None:
+        client, rt = run.clients["client-0"], run.world.process("client-0")
+        results: list[bool] = []
+
+        async def call() -> None:
+            try:
+                await client.get(b"a1")
+                results.append(True)
+            except TikvError:
+                results.append(False)
+
+        before = len(run.arrivals(1))
+        for _ in range(200):
+            rt.spawn(call(), name="call")
+        while len(results) < 200:
+            await rt.sleep(0.01)
+        arrived.append(len(run.arrivals(1)) - before)
+        good.append(sum(results))
+
+    async def script(run: LoadRun) -> None:
+        await run.within("client-0", run.clients["client-0"].get(b"a1"))
+        run.fleet.trouble(1).is_silent = True
+        await run.within("client-0", crowd(run))
+        for _ in range(5):
+            await run.until(run.now + 2.0)
+            await run.within("client-0", crowd(run))
+        run.fleet.heal()
+        for _ in range(2):
+            await run.until(run.now + 2.0)
+            await run.within("client-0", crowd(run))
+
+    breaker = {"min_calls": 20, "open_s": 1.0, "open_cap_s": 1.0}
+    options = {"timeout": 0.5, "rpc_timeout": 0.5, "breaker": breaker}
+    LoadRun(1, clients=1, per_second=0.001, seconds=0.001, options=options).play(script)
+    first, *probing, closing, closed = arrived
+    assert first >= 200
+    assert probing == [3] * 5
+    assert closing == good[6] >= 3  # those that were looking for a leader meanwhile are let through as well
+    assert closed == good[7] == 200
+    assert good[:6] == [0] * 6
 
 
 def test_outages_replay_exactly() -> None:

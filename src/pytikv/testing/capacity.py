@@ -8,7 +8,8 @@ their callers have gone, and the work is wasted.
 What a station does not do is as important:
 
 * It does not look whether the caller still waits. TiKV carries out a RawGet however old it is (only transactional reads
-  and the scheduler check the deadline, src/storage/mod.rs), and BatchCommands has no way to take a command back.
+  and the scheduler check the deadline, src/storage/mod.rs), and BatchCommands has no way to take a command back. Only
+  a call by itself (unary) ends with its stream.
 * It sheds nothing, unless `queue_limit` says so: then one more command is answered with ServerIsBusy at once, which is
   what TiKV says when its scheduler or read pool has too much before it.
 
@@ -107,8 +108,10 @@ class Station:
             if not await self._take_worker(capacity):
                 self.tally.refused += 1
                 return _BUSY
-            await self._rt.sleep(capacity.service_seconds * self._rng.uniform(0.5, 1.5))
-            self._leave_worker()
+            try:
+                await self._rt.sleep(capacity.service_seconds * self._rng.uniform(0.5, 1.5))
+            finally:
+                self._leave_worker()
         self.tally.served += 1
         return None
 
@@ -127,7 +130,14 @@ class Station:
             return False
         turn: Future[None] = self._rt.create_future()
         self._queue.append(turn)
-        await self._rt.wait(turn, None)  # a command in the queue is never taken back: see the module's docstring
+        try:
+            await self._rt.wait(turn, None)
+        except BaseException:  # a unary call that was cancelled with its connection
+            if turn.done():
+                self._leave_worker()
+            else:
+                self._queue.remove(turn)
+            raise
         return True
 
     def _leave_worker(self) -> None:

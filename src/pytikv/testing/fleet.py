@@ -175,6 +175,7 @@ class Fleet:
         self._borders = [self._border(key) for key in sorted(borders)]
         self._leaders = Leaders()
         self._tables: dict[int, _ReplicaTable] = {}
+        self._stations: dict[int, Station] = {}
         self._pd: PdServer
         self._causal_ts: CausalTs
         self._regions: list[metapb.Region] = []
@@ -233,6 +234,7 @@ class Fleet:
         store = Store(number, pd.cluster_id, engine, self._api, raw, txn, table, pd, SplitLimits())
         rng = self.world.rng.child(f"station {number}")
         station = Station(rt, rng, self._capacity, self._troubles[number], self.tallies[number])
+        self._stations[number] = station
         health = {path: _suffering(route, station) for path, route in health_routes().items()}
         on_loop = _QueuedKv(rt, KvService(store, sync=False, now=rt.now), station)
         self._listen(rt, _STORE_PORT, {**routes_of(on_loop), **health})
@@ -262,6 +264,11 @@ class Fleet:
     def trouble(self, number: int) -> Trouble:
         """Return what is the matter with a store, to be changed."""
         return self._troubles[number]
+
+    @property
+    def queued(self) -> int:
+        """Commands that wait for a worker, of all stores together."""
+        return sum(station.queued for station in self._stations.values())
 
     def is_up(self, number: int) -> bool:
         """Tell whether a store's process lives."""

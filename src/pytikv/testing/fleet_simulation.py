@@ -72,6 +72,12 @@ class _FleetRun(RawRun):
         """Start PD and the stores."""
         self.fleet.start()
 
+    async def finish(self, here: SimRuntime) -> None:
+        """Read every key once more, when the stores have worked off what clients have left in their queues."""
+        while self.fleet.queued:
+            await here.sleep(0.1)
+        await super().finish(here)
+
     def make_nemesis(self) -> Striker:
         """Make what strikes."""
         return _FleetNemesis(self)
