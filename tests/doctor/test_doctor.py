@@ -325,3 +325,12 @@ def test_stores_without_transactions() -> None:
     assert "transactions" in seen.words("locks")
     assert seen.severity("latency") == "ok", "by the health service then"
     assert seen.severity("values") == "ok"
+
+
+def test_values_at_both_ends_are_sampled(server: ServerProcess) -> None:
+    with server.client() as client:
+        client.batch_put({b"%05d" % number: b"v" for number in range(3000)})
+        client.put(b"zz-large", b"x" * (2 << 20))
+        seen = Seen(server.url)
+    assert "zz-large" in seen.words("values")
+    assert "1,0" in seen.words("values"), "a bounded number of values"

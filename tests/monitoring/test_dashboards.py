@@ -78,3 +78,11 @@ def test_queries_name_job_instance_and_window(board: Board) -> None:
 def test_variables_are_filled_in() -> None:
     expr = 'rate(x{job=~"$job",instance=~"$instance"}[$interval])'
     assert substitute(expr, job="a", instance="b", interval="5m") == 'rate(x{job=~"a",instance=~"b"}[5m])'
+
+
+@BOTH
+def test_metrics_are_known(board: Board) -> None:
+    """Labels are not taken for metrics."""
+    names = {name for panel in board.panels for query in panel.queries for name in metric_names(query.expr)}
+    assert all(name.startswith(("tikv_", "pytikv_", "pd_", "process_", "grpc_server_")) for name in names), names
+    assert "grpc_method" not in names

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytikv.client.raw_backend import RawBackend
+from pytikv.client.raw_backend import RawBackend, Span
 from pytikv.client.request_sender import RegionStale
 from pytikv.client.rpcs import KV_SCAN, KV_SCAN_LOCK
 from pytikv.client.txn.backend import TxnBackend, TxnPiece
@@ -96,10 +96,11 @@ class _Sample:
         self.deadline = deadline
         self._site = site
 
-    def wants_more(self, kind: str) -> bool:
+    def wants_more(self, kind: str, part: float = 1.0) -> bool:
+        """Tell whether `part` of what may be sampled of a kind is not there yet."""
         sizes = [value.size for value in self.found if value.kind == kind]
         in_time = self._site.rt.now() < self.deadline - _SPARE_S
-        return in_time and len(sizes) < _SAMPLE_VALUES and sum(sizes) < _SAMPLE_BYTES
+        return in_time and len(sizes) < part * _SAMPLE_VALUES and sum(sizes) < part * _SAMPLE_BYTES
 
 
 async def _sample_txn(sample: _Sample, txn: TxnBackend) -> None:
@@ -122,9 +123,9 @@ async def _sample_txn(sample: _Sample, txn: TxnBackend) -> None:
 
 
 async def _sample_raw(sample: _Sample, raw: RawBackend) -> None:
-    for reverse in (False, True):
-        span: tuple[bytes, bytes] | None = raw.span(b"", b"")
-        while span is not None and sample.wants_more("raw"):
+    for reverse, part in ((False, 0.5), (True, 1.0)):
+        span: Span | None = raw.span(b"", b"")
+        while span is not None and sample.wants_more("raw", part):
             page = await raw.scan_page(span, _SAMPLE_PAGE, reverse=reverse, keys_only=False)
             sample.found += [ev.Value("raw", _shown(key), len(value)) for key, value in page.pairs]
             span = page.rest

@@ -42,6 +42,8 @@ Colour = Literal["green", "yellow", "red"]
 
 _NAME = re.compile(r"\b(?:tikv|pytikv|pd|process|grpc)_[a-z0-9_]+")
 
+_LABELS = re.compile(r"\{[^}]*\}|\b(?:by|on) \([^)]*\)")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Query:
@@ -154,4 +156,4 @@ def substitute(expr: str, *, job: str = ".*", instance: str = ".*", interval: st
 
 def metric_names(expr: str) -> set[str]:
     """Return the names of the metrics that a query reads."""
-    return set(_NAME.findall(re.sub(r'"[^"]*"', '""', expr)))
+    return set(_NAME.findall(_LABELS.sub("", expr)))
