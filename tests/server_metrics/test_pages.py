@@ -8,9 +8,11 @@ import sys
 import pytest
 from metric_pages import real_names
 
+from pytikv.codec.api import NULL_KEYSPACE_ID
 from pytikv.errors import ConfigError, WriteConflict
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import metapb_pb2 as metapb
+from pytikv.proto import resource_manager_pb2 as rmpb
 from pytikv.server.gc_worker import GcWorker
 from pytikv.server.metrics.exposition import REMEDY, MetricsPage
 from pytikv.server.metrics.model import Histogram, counter, exponential, gauge, histogram
@@ -271,6 +273,27 @@ def test_pd(running):
         assert page.value("grpc_server_handling_seconds_count", **calls) == handled
         assert page.value("grpc_server_started_total", grpc_service="pdpb.PD", grpc_method="Tso") >= 1
         assert page.value("pd_server_info", hash="None") == pytest.approx(pd.started_at_s)
+
+    running(body)
+
+
+def test_resource_groups(running):
+    async def body(server):
+        groups = server.server.pd.resource_groups
+        limits = rmpb.TokenLimitSettings(fill_rate=700, burst_limit=200_000)
+        units = rmpb.GroupRequestUnitSettings(r_u=rmpb.TokenBucket(settings=limits))
+        groups.add(rmpb.ResourceGroup(name="g", mode=rmpb.RUMode, priority=3, r_u_settings=units))
+        groups.request(NULL_KEYSPACE_ID, "g", 40_000, 5.0, 1)
+        groups.consume(NULL_KEYSPACE_ID, "g", rmpb.Consumption(r_r_u=7.5, w_r_u=2, kv_read_rpc_count=3, read_bytes=99))
+        page = await server.pd()
+        of = {"resource_group": "g", "keyspace_name": ""}
+        assert page.value("resource_manager_server_group_config", type="priority", **of) == 3
+        assert page.value("resource_manager_server_group_config", type="ru_per_sec", **of) == 700
+        assert page.value("resource_manager_resource_unit_available_ru", **of) == 60_000  # of the first 100 000
+        assert page.value("resource_manager_resource_unit_read_request_unit_sum", **of) == 7.5
+        assert page.value("resource_manager_resource_unit_write_request_unit_sum", **of) == 2
+        assert page.value("resource_manager_resource_read_byte_sum", **of) == 99
+        assert page.value("resource_manager_resource_request_count", type="read", **of) == 3
 
     running(body)
 

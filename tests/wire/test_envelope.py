@@ -92,3 +92,9 @@ def test_every_truncation_is_noticed(cut: int) -> None:
     if cut < len(whole):
         with pytest.raises(envelope.EnvelopeError):
             envelope.decode(whole[:-cut])
+
+
+@given(st.lists(st.tuples(bodies, ids), max_size=5), bodies)
+def test_commands_that_end_alike(commands: list[tuple[bytes, int]], tail: bytes) -> None:
+    alike = envelope.encode_alike(25, [(25, body, ident) for body, ident in commands], tail)
+    assert alike == envelope.encode((25, body + tail, ident) for body, ident in commands)

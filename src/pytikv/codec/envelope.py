@@ -16,7 +16,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-__all__ = ["Command", "EnvelopeError", "decode", "decode_feedback", "encode", "encode_one", "slot_tag", "varint"]
+__all__ = [
+    "Command",
+    "EnvelopeError",
+    "decode",
+    "decode_feedback",
+    "encode",
+    "encode_alike",
+    "encode_one",
+    "slot_tag",
+    "varint",
+]
 
 HEALTH_FEEDBACK_FIELD: Final = 4
 _FEEDBACK_TAG: Final = HEALTH_FEEDBACK_FIELD << 3 | 2  # one byte
@@ -89,6 +99,24 @@ def encode(commands: Iterable[tuple[int, bytes, int]]) -> bytes:
             parts += (b"\x0a", _VARINTS[size] if size < _SMALL else _encode_varint(size), opening, body)
         else:
             parts.append(b"\x0a\x00")
+        idents.append(_VARINTS[command_id] if command_id < _SMALL else _encode_varint(command_id))
+    packed = b"".join(idents)
+    if packed:
+        parts += (b"\x12", varint(len(packed)), packed)
+    return b"".join(parts)
+
+
+def encode_alike(slot: int, commands: Iterable[tuple[int, bytes, int]], tail: bytes) -> bytes:
+    """As `encode`, for commands of one slot that all end alike: `tail` stands behind each body."""
+    tag = _TAGS[slot]
+    more = len(tail)
+    parts: list[bytes] = []
+    idents: list[bytes] = []
+    for _, body, command_id in commands:
+        size = len(body) + more
+        opening = tag + (_VARINTS[size] if size < _SMALL else _encode_varint(size))
+        size += len(opening)
+        parts += (b"\x0a", _VARINTS[size] if size < _SMALL else _encode_varint(size), opening, body, tail)
         idents.append(_VARINTS[command_id] if command_id < _SMALL else _encode_varint(command_id))
     packed = b"".join(idents)
     if packed:

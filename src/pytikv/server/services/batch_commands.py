@@ -89,7 +89,7 @@ class BatchCommands(StreamHandler):
                 self._outstanding += 1
                 self._rt.spawn(self._run(outcome, slot, ident, arrived), name="batch command")
         if ready:
-            self._stream.send(envelope.encode(self._measures.leave(ready, arrived)))
+            self._stream.send(self._measures.leave(ready, arrived))
         if waiting:
             self._outstanding += 1
             self._send_when_durable(waiting, ticket, arrived)
@@ -112,7 +112,7 @@ class BatchCommands(StreamHandler):
     def _send_when_durable(self, answers: list[Answer], ticket: int, arrived: float) -> None:
         def tell(error: StorageError | None) -> None:
             if error is None:
-                self._send_late(envelope.encode(self._measures.leave(answers, arrived)))
+                self._send_late(self._measures.leave(answers, arrived))
             else:
                 body = self._service.not_durable(error)
                 self._send_late(envelope.encode((slot, body, ident) for slot, _, ident in answers))
@@ -127,7 +127,7 @@ class BatchCommands(StreamHandler):
             self._stream.finish(error.status, error.details)
             return
         if isinstance(result, bytes):
-            self._send_late(envelope.encode(self._measures.leave([(slot, result, ident)], arrived)))
+            self._send_late(self._measures.leave([(slot, result, ident)], arrived))
         else:
             self._send_when_durable([(slot, result.body, ident)], result.ticket, arrived)
 

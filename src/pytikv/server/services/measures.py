@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pytikv.codec import envelope
 from pytikv.server.metrics.model import Histogram
 from pytikv.server.metrics.store import StoreMetrics, type_of
 from pytikv.server.services import cost
@@ -38,27 +39,26 @@ class Measures:
         self._types = {rpc: self._histograms[slot] for slot, rpc in slots.items()}
         self._invalid = metrics.messages["invalid"]
 
-    def leave(self, answers: list[Answer], arrived: float) -> list[Answer]:
-        """Close the answers of one message that leave now, all of them together, and count them."""
+    def leave(self, answers: list[Answer], arrived: float) -> bytes:
+        """Return the message with the answers of one message that leave now, all together; close and count them."""
         elapsed = self._clock.now() - arrived
         count = len(answers)
         slot, body, ident = answers[0]
         if count == 1:
             self._histograms.get(slot, self._invalid).observe(elapsed)
             if slot in self._open_slots:
-                return [(slot, body + self._tail(slot, elapsed, 1), ident)]
-            return answers
+                body += self._tail(slot, elapsed, 1)
+            return envelope.encode_one(slot, body, ident) if slot else envelope.encode(answers)
         self.metrics.answers_in_batch.observe(count)
         slots = [answer[0] for answer in answers]
         if slots.count(slot) == count:  # one kind, as nearly always
             self._histograms.get(slot, self._invalid).observe(elapsed, count)
             if slot in self._open_slots:
-                tail = self._tail(slot, elapsed, count)
-                return [(slot, body + tail, ident) for _, body, ident in answers]
-            return answers
-        return self._leave_mixed(answers, slots, elapsed)
+                return envelope.encode_alike(slot, answers, self._tail(slot, elapsed, count))
+            return envelope.encode(answers)
+        return envelope.encode(self._close_mixed(answers, slots, elapsed))
 
-    def _leave_mixed(self, answers: list[Answer], slots: list[int], elapsed: float) -> list[Answer]:
+    def _close_mixed(self, answers: list[Answer], slots: list[int], elapsed: float) -> list[Answer]:
         kinds = set(slots)
         for slot in kinds:
             self._histograms.get(slot, self._invalid).observe(elapsed, slots.count(slot))
