@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytikv.config import TLS, gather_config
+from pytikv.config import TLS, ClientConfig, gather_config
 from pytikv.errors import ConfigError
 from pytikv.settings import kinds, places
+from pytikv.settings.explain import explained
 from pytikv.settings.toml_lines import key_lines
 
 
@@ -168,6 +171,12 @@ def test_variable_and_parameter_are_named() -> None:
         gather_config({"timeout": "soon"}, {}, {})
 
 
+def test_a_file_that_cannot_be() -> None:
+    for path in ("/no/such/file.toml", "a\x00b", "/"):
+        with pytest.raises(ConfigError, match="cannot read the configuration file"):
+            gather_config({}, {"config": path}, {})
+
+
 def test_callables_come_from_programs_only() -> None:
     with pytest.raises(ConfigError, match="a program passes it to connect, text cannot name it"):
         read(query={"hook": "os.getpid"})
@@ -234,3 +243,45 @@ def test_every_key_is_found_on_its_line(tops: list[tuple[str, str]], inner: list
             text += f"k{number} = {value}\n"
     found = key_lines(text)
     assert {path: line for path, line in found.items() if path in expected} == expected
+
+
+# --- anything at all --------------------------------------------------------------------------------------------------
+
+OPTIONS = sorted(field.name for field in dataclasses.fields(ClientConfig))
+NAMES = st.sampled_from([*OPTIONS, "ca", "key", "config", "nothing"]) | st.text("ab.-_", max_size=4)
+FIELDS = st.sampled_from(
+    ["ca", "kinds", "error_rate", "error-rate", "max_attempts", "ratio", "tikvRPC", "base_ms", "x"]
+)
+SCALARS = (
+    st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters='"\\'), max_size=8)
+    | st.sampled_from(["true", "off", "p95", "5s", "0.5", "leader", "a=1", "nan", "1e400", "²"])
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.booleans()
+)
+ANYTHING = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(FIELDS, inner, max_size=3))
+
+
+def as_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{name}" = {as_toml(part)}' for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@given(st.dictionaries(NAMES, ANYTHING, max_size=3))
+def test_anything_is_a_configuration_or_a_config_error(options: dict[str, Any]) -> None:
+    text = "".join(f'"{name}" = {as_toml(value)}\n' for name, value in options.items())
+    words = {name: value if isinstance(value, str) else repr(value) for name, value in options.items()}
+    variables = {f"PYTIKV_{name.upper()}": value for name, value in words.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "f.toml"
+        file.write_text(text)
+        for places_ in (({**options}, {}, {}), ({}, words, {}), ({}, {}, variables), ({"config": file}, {}, {})):
+            with contextlib.suppress(ConfigError):
+                config = gather_config(*places_).config
+                assert config == config.replace()  # reading again what was read changes nothing
+                assert len(explained(config, {})) == len(OPTIONS)

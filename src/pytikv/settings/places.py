@@ -175,6 +175,8 @@ def from_file(schema: Schema, path: Any) -> Place:
         raise ConfigError(f"cannot read the configuration file {shown!r}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration file {shown!r} is not valid TOML: {error}") from error
+    except ValueError as error:  # no path at all
+        raise ConfigError(f"cannot read the configuration file {shown!r}: {error}") from error
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
