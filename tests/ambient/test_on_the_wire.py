@@ -90,6 +90,23 @@ def test_each_background_piece_is_its_own_callers(run, fleet) -> None:
     assert sorted(commits) == ["", "", "a" * 32, "a" * 32, "b" * 32, "b" * 32]
 
 
+def test_heartbeats_are_their_transactions(run, fleet) -> None:
+    async def body(client: Any) -> None:
+        rt = client._connection.rt
+        with pytikv.context(trace_id=TRACE), pytikv.deadline(1.0):
+            first = await client.begin(pessimistic=True)
+            await first.put(b"a", b"1")
+        second = await client.begin(pessimistic=True)
+        await second.put(b"z", b"1")
+        await rt.sleep(15.0)
+        await first.commit()
+        await second.commit()
+
+    run(body, pytikv.AsyncTransactionClient)
+    beats = fleet.of("TxnHeartBeat")
+    assert sorted(seen.context.trace_id.hex() for seen in beats) == ["", TRACE]
+
+
 def test_unique_fields_leave_the_kept_contexts_alone(run, fleet) -> None:
     async def body(client: Any) -> int:
         await client.get(b"a")

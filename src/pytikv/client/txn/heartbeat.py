@@ -17,10 +17,11 @@ Source: client-go txnkv/transaction/2pc.go (ttlManager). Safe for threads.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from pytikv.ambient import forget_ambient
+from pytikv.ambient import forget_ambient, on_behalf
 from pytikv.client.by_region import run_bounded
 from pytikv.client.rpcs import KV_TXN_HEART_BEAT
 from pytikv.client.txn.backend import TxnBackend, as_call, one_for_all, send_to_key
@@ -49,7 +50,10 @@ logger: Final = logging.getLogger("pytikv")
 class Beat:
     """One transaction's heartbeat. `failure`: why it ended before its transaction; None while all is well."""
 
-    __slots__ = ("due_s", "failed", "failure", "is_pipelined", "primary", "start_ts")
+    __slots__ = ("due_s", "failed", "failure", "is_pipelined", "primary", "start_ts", "work")
+
+    work: Callable[[], Coroutine[Any, Any, None]]
+    """Sends one, on behalf of whoever began it."""
 
     def __init__(self, primary: bytes, start_ts: int, *, is_pipelined: bool = False) -> None:
         self.primary = primary
@@ -77,6 +81,7 @@ class HeartBeats:
     def begin(self, beat: Beat) -> None:
         """Keep a transaction's primary lock alive from now on."""
         beat.due_s = self._backend.rt.now() + PERIOD_S
+        beat.work = on_behalf(partial(self._one, beat))
         with self._lock:
             self._beats[beat] = None
             if self._keeper is None:
@@ -124,7 +129,7 @@ class HeartBeats:
         if due:
             await run_bounded(
                 self._backend.rt,
-                [partial(self._one, beat) for beat in due],
+                [beat.work for beat in due],
                 self._backend.config.background_worker_size,
             )
 
