@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import pytikv
 from pytikv.cli.app import app
+from pytikv.cli.topology import find_stores
 from pytikv.config import load_config
 from pytikv.doctor import gather, judges
 from pytikv.doctor.examine import CHECKS
@@ -32,6 +33,8 @@ from pytikv.testing.server import ServerProcess
 from pytikv.url import parse_target
 
 GOSERVER = Path(__file__).resolve().parents[2] / "benchmarks" / "bin" / "goserver"
+BEHIND_A_PROXY = ["--addr", "127.0.0.2:0", "--pd-addr", "127.0.0.2:0", "--advertise-host", "127.0.0.1"]
+"""Options of a server that listens where nobody looks, and says that it is where the proxies are."""
 
 
 class Seen:
@@ -130,14 +133,10 @@ def test_garbage_collection(server: ServerProcess) -> None:
 
 
 def test_a_store_far_away() -> None:
-    arguments = ["--addr", "127.0.0.2:0", "--pd-addr", "127.0.0.2:0", "--advertise-host", "127.0.0.1"]
-    with ServerProcess(None, *arguments) as server:
+    with ServerProcess(None, *BEHIND_A_PROXY) as server:
         pd_port = int(server.url.rpartition(":")[2])
         with FaultProxy("127.0.0.2", pd_port, listen_port=pd_port):
-            with pytikv.RawClient.connect(server.url):  # PD answers by the proxy
-                from pytikv.cli.topology import find_stores
-
-                port = int(find_stores(server.url)[0].address.rpartition(":")[2])
+            port = int(find_stores(server.url)[0].address.rpartition(":")[2])
             with FaultProxy("127.0.0.2", port, listen_port=port) as way:
                 way.delay(0.06)
                 seen = Seen(server.url)
@@ -334,3 +333,19 @@ def test_values_at_both_ends_are_sampled(server: ServerProcess) -> None:
         seen = Seen(server.url)
     assert "zz-large" in seen.words("values")
     assert "1,0" in seen.words("values"), "a bounded number of values"
+
+
+def test_a_store_that_is_gone() -> None:
+    """PD is reached through a proxy, the store's port is closed."""
+    with ServerProcess(None, *BEHIND_A_PROXY) as server:
+        port = int(server.url.rpartition(":")[2])
+        with FaultProxy("127.0.0.2", port, listen_port=port):
+            seen = Seen(server.url, timeout_s=8)
+    assert seen.code == 2
+    assert "1 of 1 stores do not answer" in seen.words("endpoints")
+    assert "connection refused" in seen.words("endpoints")
+    assert seen.severity("latency") == "critical"
+    assert seen.severity("clock") == "ok"
+    assert seen.severity("process") in ("ok", "warning"), "no check before it uses its time up"
+    assert seen.severity("locks") == "unknown", seen.words("locks")
+    assert seen.severity("values") == "unknown", seen.words("values")

@@ -81,8 +81,7 @@ def test_variables_are_filled_in() -> None:
 
 
 @BOTH
-def test_metrics_are_known(board: Board) -> None:
-    """Labels are not taken for metrics."""
+def test_labels_are_not_taken_for_metrics(board: Board) -> None:
     names = {name for panel in board.panels for query in panel.queries for name in metric_names(query.expr)}
     assert all(name.startswith(("tikv_", "pytikv_", "pd_", "process_", "grpc_server_")) for name in names), names
     assert "grpc_method" not in names

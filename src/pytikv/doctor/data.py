@@ -31,6 +31,7 @@ _SAMPLE_REGIONS: Final = 32
 _LARGEST: Final = 20
 _KEY_BYTES: Final = 60
 _SPARE_S: Final = 1.0
+_SILENT: Final = "no store answered for its regions in time"
 
 
 async def locks(site: Site, deadline: float) -> ev.Locks:
@@ -52,6 +53,8 @@ async def locks(site: Site, deadline: float) -> ev.Locks:
             continue
         found += [_lock(lock, txn) for lock in answer.locks]
         done += 1
+    if not done:
+        raise CannotCheck(_SILENT)
     return ev.Locks(now, tuple(found), done, done == len(pieces))
 
 
@@ -84,6 +87,8 @@ async def values(site: Site, deadline: float) -> ev.Values:
         await _sample_txn(sample, site.txn)
     if site.raw is not None:
         await _sample_raw(sample, site.raw)
+    if not sample.answers:
+        raise CannotCheck(_SILENT)
     largest = sorted(sample.found, key=lambda value: value.size, reverse=True)[:_LARGEST]
     return ev.Values(len(sample.found), sum(value.size for value in sample.found), tuple(largest))
 
@@ -93,6 +98,7 @@ class _Sample:
 
     def __init__(self, site: Site, deadline: float) -> None:
         self.found: list[ev.Value] = []
+        self.answers = 0
         self.deadline = deadline
         self._site = site
 
@@ -116,6 +122,7 @@ async def _sample_txn(sample: _Sample, txn: TxnBackend) -> None:
             answer = await txn.send(KV_SCAN, piece.region, request, txn.call(sample.deadline))
         except RegionStale:
             continue
+        sample.answers += 1
         for pair in answer.pairs:
             if not pair.HasField("error"):
                 key = _shown(user_key(pair.key, txn.codec))
@@ -127,6 +134,7 @@ async def _sample_raw(sample: _Sample, raw: RawBackend) -> None:
         span: Span | None = raw.span(b"", b"")
         while span is not None and sample.wants_more("raw", part):
             page = await raw.scan_page(span, _SAMPLE_PAGE, reverse=reverse, keys_only=False)
+            sample.answers += 1
             sample.found += [ev.Value("raw", _shown(key), len(value)) for key, value in page.pairs]
             span = page.rest
         if span is None:

@@ -44,11 +44,11 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("stores", "Stores", gather.stores, judges.stores),
     Check("balance", "Leaders and regions", gather.balance, judges.balance),
     Check("hotspots", "Hot regions", gather.hotspots, judges.hotspots),
+    Check("process", "This process", gather.process, judges.process),
     Check("locks", "Locks", data.locks, judges.locks),
     Check("values", "Sizes of values", data.values, judges.values),
     Check("gc", "Garbage collection", gather.collection, judges.collection),
     Check("groups", "Resource groups", gather.groups, judges.groups),
-    Check("process", "This process", gather.process, judges.process),
 )
 
 

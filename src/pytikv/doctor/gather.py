@@ -86,10 +86,15 @@ async def _try_pd(site: Site, cluster: Cluster, address: str, deadline: float) -
 
 async def _try_store(site: Site, cluster: Cluster, meta: Store, deadline: float) -> ev.Endpoint:
     began = site.rt.now()
-    alive = await cluster.pool.is_alive(meta.address, min(deadline, began + _HTTP_S))
-    took_s = site.rt.now() - began
-    error = "" if alive else f"no answer that it serves within {took_s:.1f} s"
-    return ev.Endpoint("store", meta.address, took_s, error, store_id=meta.id)
+    until = min(deadline, began + _HTTP_S)
+    error = ""
+    try:
+        await cluster.pool.channel(meta.address, until)  # for the reason; what the service says comes next
+        if not await cluster.pool.is_alive(meta.address, until):
+            error = f"it does not say that it serves (asked for {site.rt.now() - began:.1f} s)"
+    except (TikvError, RpcError) as failure:
+        error = str(failure)
+    return ev.Endpoint("store", meta.address, site.rt.now() - began, error, store_id=meta.id)
 
 
 async def certificates(site: Site, deadline: float) -> ev.Certificates:
