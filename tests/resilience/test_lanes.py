@@ -86,3 +86,31 @@ def test_failures_region_errors_and_waits_in_the_queue_are_steps(play):
         assert ("queue", "bulkhead", "store-2", "ok") in seen
 
     play(script)
+
+
+def test_the_second_try_at_a_lone_store_passes_its_lane_too(play):
+    names = []
+
+    async def interceptor(rpc, proceed):
+        names.append(rpc.name)
+        return await proceed(rpc)
+
+    async def script(scene):
+        client = await scene.connect(
+            hedge_after_ms=20, hedge_ratio=1.0, bulkhead=8, interceptors=(interceptor,), timeout=2.0
+        )
+        await client.put(b"a", b"1")
+        for number in (2, 3):  # the others are known to be dead
+            scene.fleet.crash(number)
+            client._backend._cluster.stores.mark_unreachable(number, scene.now + 1000.0)
+        cluster = client._backend._cluster
+        before = cluster.connections.open_connections
+        scene.fleet.trouble(1).delay_seconds = 0.1
+        names.clear()
+        assert await client.get(b"a") == b"1"
+        assert names == ["RawGet", "RawGet"]
+        await scene.rt.sleep(1.0)
+        assert cluster.connections.open_connections <= before
+        assert scene.guards(client)["store-1"].in_flight == 0
+
+    play(script)

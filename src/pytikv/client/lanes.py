@@ -23,7 +23,7 @@ RPCs to PD pass the guard and are recorded, and are not intercepted; streams (ti
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from pytikv.client.pool import ConnectionPool
@@ -42,7 +42,7 @@ from pytikv.observe.telemetry import CallRecord, current_record
 from pytikv.wire.channel import ClientChannel, Metadata
 from pytikv.wire.errors import RpcError, Status
 
-__all__ = ["AnyChannel", "AnyPool", "Guard", "GuardSource", "Lane", "LanePool"]
+__all__ = ["AnyChannel", "AnyPool", "ApartLane", "Channels", "Guard", "GuardSource", "Lane", "LanePool"]
 
 _STORE_SERVICE: Final = b"/tikvpb.Tikv/"
 _ENDING: Final = frozenset(
@@ -82,6 +82,16 @@ class Batch(Protocol):
     def __call__(self, slot: int, request: bytes, deadline: float, /) -> Coroutine[Any, Any, bytes]: ...
 
 
+class Channels(Protocol):
+    """Where a lane gets its channels: `ConnectionPool`."""
+
+    now: Callable[[], float]
+
+    async def channel(self, address: str, deadline: float, /) -> ClientChannel:
+        """Return a channel to an address."""
+        ...
+
+
 class Lane:
     """The way to one address. As a `ClientChannel`: `batch` and `unary`, from any loop and thread that the pool allows.
 
@@ -91,7 +101,7 @@ class Lane:
 
     __slots__ = ("_channel", "_guard", "_now", "_outer", "address", "batch")
 
-    def __init__(self, pool: ConnectionPool, address: str, guard: Guard | None, outer: tuple[Interceptor, ...]) -> None:
+    def __init__(self, pool: Channels, address: str, guard: Guard | None, outer: tuple[Interceptor, ...]) -> None:
         self.address = address
         self._channel = pool.channel
         self._now = pool.now
@@ -236,6 +246,40 @@ def _status_of(error: BaseException) -> str:
     return code if isinstance(code, str) else "error" if isinstance(error, Exception) else "cancelled"
 
 
+class _Apart:
+    """Opens a connection that is no one else's when it is asked for one, and ends it."""
+
+    def __init__(self, plain: ConnectionPool) -> None:
+        self.now = plain.now
+        self._plain = plain
+        self._opened: list[ClientChannel] = []
+
+    async def channel(self, address: str, deadline: float) -> ClientChannel:
+        channel = await self._plain.open_apart(address, deadline)
+        self._opened.append(channel)
+        return channel
+
+    def close(self) -> None:
+        while self._opened:
+            self._plain.close_apart(self._opened.pop())
+
+
+class ApartLane(Lane):
+    """A lane with a connection of its own, made when it is used."""
+
+    __slots__ = ("_apart",)
+
+    def __init__(
+        self, plain: ConnectionPool, address: str, guard: Guard | None, outer: tuple[Interceptor, ...]
+    ) -> None:
+        self._apart = _Apart(plain)
+        super().__init__(self._apart, address, guard, outer)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._apart.close()
+
+
 class LanePool:
     """A pool whose channels are lanes. What it has no word on is the plain pool's (`plain`)."""
 
@@ -245,8 +289,6 @@ class LanePool:
         self.plain = plain
         self.uses_tls = plain.uses_tls
         self.forget = plain.forget
-        self.open_apart = plain.open_apart
-        self.close_apart = plain.close_apart
         self.is_alive = plain.is_alive
         self.close = plain.close
         self.abandon = plain.abandon
@@ -263,12 +305,24 @@ class LanePool:
         """Return the lane to `address` (`host:port`); it may be kept. Connections are made when it is used."""
         lane = self._lanes.get(address)
         if lane is None:
-            guard = self._guards.of(address) if self._guards is not None else None
-            lane = self._lanes.setdefault(address, Lane(self.plain, address, guard, self._interceptors))
+            lane = Lane(self.plain, address, self._guard(address), self._interceptors)
+            lane = self._lanes.setdefault(address, lane)
         return lane
+
+    async def open_apart(self, address: str, deadline: float) -> ApartLane:
+        """Return a lane to `address` with a connection of its own, which ends with `close_apart`."""
+        return ApartLane(self.plain, address, self._guard(address), self._interceptors)
+
+    def close_apart(self, lane: ApartLane) -> None:
+        """End a lane made by `open_apart`."""
+        lane.close()
+
+    def _guard(self, address: str) -> Guard | None:
+        return self._guards.of(address) if self._guards is not None else None
 
 
 AnyPool = ConnectionPool | LanePool
 """What `Cluster.pool` may be."""
 
 AnyChannel = ClientChannel | Lane
+"""What its channels may be."""

@@ -55,7 +55,7 @@ from pytikv.proto import errorpb_pb2 as errorpb
 from pytikv.proto import metapb_pb2 as metapb
 from pytikv.rt.interface import Runtime
 from pytikv.types import Peer, Region
-from pytikv.wire.channel import ClientChannel, Metadata
+from pytikv.wire.channel import Metadata
 from pytikv.wire.errors import ConnectFailed, RpcError, Status
 
 __all__ = ["Call", "Channel", "ChannelSource", "RegionStale", "RequestSender"]
@@ -93,11 +93,11 @@ class ChannelSource(Protocol):
     def forget(self, address: str) -> None:
         """Close the connections to an address."""
 
-    async def open_apart(self, address: str, deadline: float) -> ClientChannel:
+    async def open_apart(self, address: str, deadline: float) -> Channel:
         """Open a connection that is no one else's."""
         ...
 
-    def close_apart(self, channel: ClientChannel) -> None:
+    def close_apart(self, channel: Any, /) -> None:
         """End a connection made by `open_apart`."""
 
 
