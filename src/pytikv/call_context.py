@@ -106,19 +106,22 @@ class CallContext:
     baggage: tuple[tuple[str, str], ...] = ()
     fields: bytes = dataclasses.field(init=False, repr=False, compare=False, default=b"")
     """What requests say, as fields of `kvrpcpb.Context`."""
-    _metadata: Secret[Metadata] = dataclasses.field(init=False, repr=False, compare=False, default=Secret(()))
+    _metadata: Secret[Metadata] | None = dataclasses.field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.trace_id is not None and self.span_id is None:
             low = self.trace_id[16:]
             object.__setattr__(self, "span_id", low if low.strip("0") else self.trace_id[:16])
         object.__setattr__(self, "fields", self._encode())
-        object.__setattr__(self, "_metadata", Secret(tuple(self._all_metadata())))
 
     @property
     def metadata(self) -> Metadata:
         """What calls with a stream of their own carry, in gRPC's terms."""
-        return self._metadata.reveal()
+        found = self._metadata
+        if found is None:  # most calls go by streams that have none
+            found = Secret(tuple(self._all_metadata()))
+            object.__setattr__(self, "_metadata", found)
+        return found.reveal()
 
     @property
     def traceparent(self) -> str | None:

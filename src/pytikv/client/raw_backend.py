@@ -5,7 +5,7 @@
 
 Keys are as users pass them, but for scans: a *span* is a range in the backend's own form, `b""` unbounded, so that what
 is left of one after a page can lie on borders that no user key has. Backends take their deadline from the context of
-the call (`client.deadline`) and raise only `TikvError`s that say what became of a write.
+the call (`pytikv.deadline`) and raise only `TikvError`s that say what became of a write.
 
 `open_backend` finds the implementation for a target (`openers`).
 """
