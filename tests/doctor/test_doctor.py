@@ -252,6 +252,23 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
         seen = Seen(f"{server.url}?ca={cert}", timeout_s=5)
     assert seen.code == 2
     assert "expired" in seen.words("endpoints")
+    assert seen.severity("tls") == "critical"
+    assert "expired" in seen.words("tls")
+
+
+def test_a_server_that_is_down_says_nothing_of_its_certificate(tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path, 90)
+    seen = Seen(f"tikv://127.0.0.1:1?ca={cert}", timeout_s=2)
+    assert seen.severity("tls") == "unknown"
+
+
+def test_a_certificate_for_another_name(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path, 90)
+    with ServerProcess(None, "--cert", str(cert), "--key", str(key)) as server:
+        seen = Seen(f"{server.url}?ca={cert}&tls_server_name=tikv.example", timeout_s=5)
+        assert Seen(f"{server.url}?ca={cert}&tls_server_name=127.0.0.1").code == 0
+    assert seen.severity("tls") == "critical"
+    assert "tikv.example" in seen.words("tls")
 
 
 # --- this process -----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Sources of the pages: PD server/api/router.go (stores, hotspot, version); kvprot
 from __future__ import annotations
 
 import re
+import ssl
 import sys
 import threading
 import time
@@ -98,18 +99,27 @@ async def _try_store(site: Site, cluster: Cluster, meta: Store, deadline: float)
 
 
 async def certificates(site: Site, deadline: float) -> ev.Certificates:
-    """Look at the certificate of every server; without TLS, at who is spoken to in the clear."""
-    cluster = site.need_cluster()
-    metas = await cluster.pd.get_all_stores(deadline)
-    addresses = list(dict.fromkeys([*cluster.pd.endpoints, *(meta.address for meta in metas)]))
+    """Look at the certificate of every server; without TLS, at who is spoken to in the clear.
+
+    Where a certificate kept the client from connecting, those of the PDs that were named are looked at.
+    """
+    addresses = list(site.target.endpoints)
+    if site.cluster is not None or site.config.tls is None:
+        cluster = site.need_cluster()
+        metas = await cluster.pd.get_all_stores(deadline)
+        addresses = list(dict.fromkeys([*cluster.pd.endpoints, *(meta.address for meta in metas)]))
     if site.config.tls is None:
         hosts = [address for address in addresses if not _is_loopback(address)]
         return ev.Certificates(False, site.rt.time(), plaintext_hosts=tuple(hosts))
-    found = await site.rt.gather(*(_certificate(site, address, deadline) for address in addresses))
-    return ev.Certificates(True, site.rt.time(), tuple(found))
+    asked = await site.rt.gather(*(_certificate(site, address, deadline) for address in addresses))
+    found = tuple(one for one in asked if one is not None)
+    if not found:
+        raise CannotCheck("no server was reached")
+    return ev.Certificates(True, site.rt.time(), found)
 
 
-async def _certificate(site: Site, address: str, deadline: float) -> ev.Certificate:
+async def _certificate(site: Site, address: str, deadline: float) -> ev.Certificate | None:
+    """Return what an address shows; None where it was not reached, which says nothing about its certificate."""
     tls = site.config.tls
     assert tls is not None
     timeout_s = min(_HTTP_S, deadline - site.rt.now())
@@ -117,8 +127,10 @@ async def _certificate(site: Site, address: str, deadline: float) -> ev.Certific
         expires_at, names = await site.rt.run_blocking(
             peer_certificate, address, tls, site.config.tls_server_name, timeout_s
         )
-    except (OSError, ValueError) as error:
+    except ssl.SSLError as error:
         return ev.Certificate(address, error=str(error))
+    except OSError:
+        return None
     return ev.Certificate(address, expires_at, tuple(names))
 
 
