@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.metadata
 import io
 import json
 import random
@@ -163,6 +164,12 @@ def test_noise_and_few_intervals_are_not_significant() -> None:
     after = dataclasses.replace(noisy, intervals=wild)
     (rate,) = [d for d in compared(noisy, after) if (d.operation, d.figure) == ("read", "per_second")]
     assert not rate.is_significant
+
+
+def test_the_library_of_charts_leaves_imports_as_they_were() -> None:
+    charts.require()
+    assert not [finder for finder in sys.meta_path if not hasattr(finder, "find_spec")]
+    assert importlib.metadata.version("hdrhistogram")
 
 
 @pytest.mark.parametrize("module", ["hdrh.histogram", "pygal"])

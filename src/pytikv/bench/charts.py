@@ -26,14 +26,13 @@ Points = Sequence[tuple[float, float]]
 
 
 def _library() -> Any:
-    finders = list(sys.meta_path)
     try:
-        return importlib.import_module("pygal")
+        library = importlib.import_module("pygal")
     except ImportError:
         raise ConfigError('charts need pygal: pip install "pytikv[bench]"') from None
-    finally:
-        # It leaves a finder behind, for plug-ins that we do not use, of which Python 3.11 complains at other imports.
-        sys.meta_path[:] = [finder for finder in sys.meta_path if finder in finders]
+    # It leaves a finder behind, for plug-ins that we do not use, of which Python 3.11 complains at other imports.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "pygal"]
+    return library
 
 
 def require() -> None:
