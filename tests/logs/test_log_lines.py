@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import time
 from typing import Any
 
 import pytest
@@ -93,6 +94,8 @@ def test_keys_are_escaped_or_redacted() -> None:
         '{"password": "hunter2 with spaces"}',
         "?timeout=5&api_key=hunter2&x=1",
         "client_secret = hunter2",
+        "X-Api-Key: hunter2",
+        "tikv://me:p@hunter2@pd1:2379",
     ],
 )
 def test_secrets_never_reach_a_line(text: str) -> None:
@@ -107,6 +110,16 @@ def test_secrets_never_reach_a_line(text: str) -> None:
 def test_what_is_no_secret_stays() -> None:
     text = "read tikv://pd1:2379/shop at me@example.org, key=5, tokens are fine"
     assert scrub(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a-", "token", "token-", "token ", "token= ", "token='", 'token="', "a+", "x://", "://a:", "bearer ", "pass", "-"],
+)
+def test_no_text_takes_long_to_look_through(text: str) -> None:
+    began = time.thread_time()
+    line(record(text * (1 << 20), error=Overloaded(text * (1 << 20)), note=text * (1 << 20)), "", {})
+    assert time.thread_time() - began < 1.0
 
 
 class Rude:

@@ -55,10 +55,13 @@ _FIELDS: Final = frozenset(
     {"timestamp", "level", "logger", "message", "service", "trace_id", "span_id", "tenant", "method", "region", "store"}
     | {"start_ts", "duration_ms", "error_code", "outcome", "exception"}
 )
-_USER_INFO: Final = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
-_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,}")
-_SECRET_NAME: Final = r"[\w-]*(?:token|passw(?:or)?d|secret|authorization|api[_-]?key|credential)[\w-]*"
-_SECRET: Final = re.compile(rf"(?i)\b({_SECRET_NAME})(['\"]?\s*[=:]\s*)(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s&,;)}}\]]+)")
+# Repetitions are bounded, or followed by what they cannot match: a text must not decide how long it takes to look at.
+_USER_INFO: Final = re.compile(r"://[^/\s?#]{0,2048}@")
+_BEARER: Final = re.compile(r"(?i)\b(bearer|basic)\s{1,4}[A-Za-z0-9._~+/=-]{4,}")
+_SECRET: Final = re.compile(
+    r"(?i)((?:token|passw(?:or)?d|passphrase|secret|authorization|api[_-]?key|private[_-]?key|credential)"
+    r"[\w-]{0,24}['\"]?\s{0,4}[=:]\s{0,4})(?!\*\*\*)(\"[^\"]*\"|'[^']*'|[^\s&,;)}\]]+)"
+)
 
 
 def line(record: logging.LogRecord, service: str, around: Mapping[str, Any]) -> str:
@@ -183,9 +186,9 @@ def scrub(text: str) -> str:
     >>> scrub("tikv://me:hunter2@pd1:2379 with user_token=abc")
     'tikv://***@pd1:2379 with user_token=***'
     """
-    text = _USER_INFO.sub(r"\1***@", text)
+    text = _USER_INFO.sub("://***@", text)
     text = _BEARER.sub(r"\1 ***", text)
-    return _SECRET.sub(r"\1\2***", text)
+    return _SECRET.sub(r"\1***", text)
 
 
 # --- facts of calls ---------------------------------------------------------------------------------------------------
