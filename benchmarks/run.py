@@ -18,6 +18,7 @@ import instructions
 import measures
 import observing
 import report
+import resilience_measures
 import txn_measures
 from report import Line
 
@@ -119,6 +120,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
         "everything off": instructions.measure,
         "guards": guard_measures.measure,
+        "resilience": resilience_measures.measure,
         "observing": observing.measure,
     }
 
