@@ -38,7 +38,7 @@ def _slow_store() -> list[Line]:
     from pytikv.testing.outages import Hurt, run_outage
 
     cases: dict[str, dict[str, Any]] = {
-        "nothing": {},
+        "no guards": {},
         f"hedging after {_HEDGE_MS:.0f} ms": {"hedge_after_ms": _HEDGE_MS},
     }
     lines = []

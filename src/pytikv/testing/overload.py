@@ -5,7 +5,9 @@ carry out. Without guards, every call waits in a store's queue; as soon as that 
 stores answer nothing but calls that have been given up, and goodput falls to nothing though the stores work without
 pause. With guards, a client sends as much as is answered in time and refuses the rest at once.
 
-Clients do not know of each other: what each has learnt is its own.
+Clients do not know of each other: what each has learnt is its own, and each may always have one request under way at a
+store. So there is a number of clients above which nothing but a bounded queue at the store helps (`queue_limit`):
+roughly deadline times capacity. Clients that begin in the midst of overload need some seconds to learn it.
 """
 
 from __future__ import annotations
