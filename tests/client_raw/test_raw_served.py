@@ -9,18 +9,17 @@ import random
 import subprocess
 import sys
 import threading
-import types
 import warnings
 
 import pytest
 
 import pytikv
 from pytikv import ConfigError, ConnectionFailed, DeadlineExceeded, Outcome, UnsupportedByServer
-from pytikv.codec import envelope
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import tikvpb_pb2 as tikvpb
 from pytikv.server.pd.region_service import _QueryRegionStream
 from pytikv.testing.proxy import FaultProxy
+from pytikv.wire.server_calls import ServerStream
 
 MODES = ["1", "1ttl", "2"]
 
@@ -132,11 +131,12 @@ def test_a_store_that_says_it_is_slow_is_avoided(serving, monkeypatch, score: in
         feedback = kvrpcpb.HealthFeedback(store_id=store_id, slow_score=score)
         tail = tikvpb.BatchCommandsResponse(health_feedback=feedback).SerializeToString()
 
-        def encode(entries):
-            return envelope.encode(entries) + tail
+        send = ServerStream.send
 
-        telling = types.SimpleNamespace(**{**vars(envelope), "encode": encode})
-        monkeypatch.setattr("pytikv.server.services.batch_commands.envelope", telling)
+        def send_and_tell(stream, message):
+            send(stream, message + tail if stream.info.path.endswith(b"/BatchCommands") else message)
+
+        monkeypatch.setattr(ServerStream, "send", send_and_tell)
         cluster = kv._core._backend._cluster
         kv.put(b"k", b"v")
         assert cluster.stores.is_avoided(store_id, cluster.rt.now()) is is_avoided
