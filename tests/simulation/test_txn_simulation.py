@@ -156,7 +156,7 @@ def test_a_planted_mistake_is_found(
 def test_command_runs_both_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate.main(["--seeds", "1", "--jobs", "1", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["seeds"], record["failed"]) == (2, [])
+    assert (record["seeds"], record["failed"]) == (3, [])
     assert record["totals"]["raw ok"] > 0
     assert record["totals"]["txn committed"] > 0
     assert simulate.main(["--kind", "txn", "--seed", "1", "--history"]) == 0
