@@ -23,14 +23,13 @@ from typer.testing import CliRunner
 import pytikv
 from pytikv.cli.app import app
 from pytikv.cli.topology import find_stores
-from pytikv.config import load_config
+from pytikv.client.base import client_config
 from pytikv.doctor import gather, judges
 from pytikv.doctor.examine import CHECKS
 from pytikv.doctor.site import open_site
 from pytikv.rt.aio import AioRuntime
 from pytikv.testing.proxy import FaultProxy
 from pytikv.testing.server import ServerProcess
-from pytikv.url import parse_target
 
 GOSERVER = Path(__file__).resolve().parents[2] / "benchmarks" / "bin" / "goserver"
 BEHIND_A_PROXY = ["--addr", "127.0.0.2:0", "--pd-addr", "127.0.0.2:0", "--advertise-host", "127.0.0.1"]
@@ -277,8 +276,7 @@ def test_a_certificate_for_another_name(tmp_path: Path) -> None:
 def process_findings(url: str) -> str:
     async def ask() -> str:
         rt = AioRuntime()
-        target = parse_target(url)
-        site = await open_site(rt, target, load_config({}, target.query))
+        site = await open_site(rt, *client_config(url, {}))
         try:
             return " ".join(finding.title for finding in judges.process(await gather.process(site, rt.now() + 10)))
         finally:
@@ -366,3 +364,10 @@ def test_a_store_that_is_gone() -> None:
     assert seen.severity("process") in ("ok", "warning"), "no check before it uses its time up"
     assert seen.severity("locks") == "unknown", seen.words("locks")
     assert seen.severity("values") == "unknown", seen.words("values")
+
+
+def test_options_that_do_not_fit(server: ServerProcess) -> None:
+    seen = Seen(f"{server.url}/nowhere")
+    assert seen.code == 2
+    assert "cannot connect" in seen.words("endpoints")
+    assert "api_version" in seen.words("endpoints")

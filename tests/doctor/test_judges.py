@@ -54,6 +54,7 @@ CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
     (judges.endpoints, ev.Endpoints((PD, DEAD_PD, STORE)), WARNING, "1 of 2 PD endpoints"),
     (judges.endpoints, ev.Endpoints((DEAD_PD,)), CRITICAL, "no PD answers"),
     (judges.endpoints, ev.Endpoints((PD2, STORE)), CRITICAL, "no leader"),
+    (judges.endpoints, ev.Endpoints((PD,), "unknown keyspace"), CRITICAL, "cannot connect"),
     (judges.endpoints, ev.Endpoints((PD, STORE, DEAD_STORE)), CRITICAL, "1 of 2 stores"),
     (judges.certificates, ev.Certificates(False, 0.0), OK, "nothing leaves this machine"),
     (judges.certificates, ev.Certificates(False, 0.0, plaintext_hosts=("db:1",)), WARNING, "not encrypted"),

@@ -45,11 +45,9 @@ def doctor(
 def _examine(url: str, timeout_s: float) -> Report:
     import asyncio
 
-    from pytikv.config import load_config
-    from pytikv.url import parse_target
+    from pytikv.client.base import client_config
 
-    target = parse_target(url)
-    config = load_config({}, target.query)
+    target, config = client_config(url, {})
     with output.progress(known=False) as bar:
         task = bar.add_task("Connecting", total=None, detail="")
         return asyncio.run(_run(target, config, timeout_s, lambda title: bar.update(task, description=title)))

@@ -48,9 +48,10 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Endpoints:
-    """All addresses: those given, those that PD knows, and the stores."""
+    """All addresses: those given, those that PD knows, and the stores. `connect_error`: why a client cannot connect."""
 
     endpoints: tuple[Endpoint, ...]
+    connect_error: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

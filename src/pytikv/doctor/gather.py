@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from pytikv._version import __version__
 from pytikv.client.cluster import Cluster
+from pytikv.client.lanes import AnyPool
 from pytikv.client.pd_discovery import ask_members
+from pytikv.client.pool import ConnectionPool
 from pytikv.client.request_sender import RegionStale
 from pytikv.client.rpcs import KV_GET
 from pytikv.client.txn.backend import TxnBackend, TxnPiece
@@ -29,6 +31,7 @@ from pytikv.errors import TikvError
 from pytikv.observe import state
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
 from pytikv.proto import resource_manager_pb2 as rmpb
+from pytikv.rt.tls import load_client_tls
 from pytikv.types import Region, Store, Timestamp
 from pytikv.url import split_endpoint
 from pytikv.wire.errors import RpcError
@@ -51,6 +54,7 @@ _REGION_PAGES: Final = 16
 _PAGE: Final = 1024
 _PROBES: Final = 20
 _HTTP_S: Final = 2.0
+_MARGIN_S: Final = 0.2  # so that what does not answer is told by what asked, not by the check's end
 _DELAYS: Final = 100
 _TICK_S: Final = 0.001
 _UNITS: Final = {unit: 1 << (10 * power) for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB"))}
@@ -65,20 +69,31 @@ async def endpoints(site: Site, deadline: float) -> ev.Endpoints:
     if site.is_embedded:
         raise CannotCheck(EMBEDDED)
     if site.cluster is None:
-        reason = site.raw_error or site.txn_error
-        return ev.Endpoints(tuple(ev.Endpoint("pd", address, error=reason) for address in site.target.endpoints))
+        return await _endpoints_alone(site, deadline)
     cluster = site.cluster
     known = list(dict.fromkeys([*site.target.endpoints, *cluster.pd.endpoints]))
-    pds = await site.rt.gather(*(_try_pd(site, cluster, address, deadline) for address in known))
+    pds = await site.rt.gather(*(_try_pd(site, cluster.pool, address, deadline) for address in known))
     metas = await cluster.pd.get_all_stores(deadline)
     found = await site.rt.gather(*(_try_store(site, cluster, meta, deadline) for meta in metas))
     return ev.Endpoints((*pds, *found))
 
 
-async def _try_pd(site: Site, cluster: Cluster, address: str, deadline: float) -> ev.Endpoint:
+async def _endpoints_alone(site: Site, deadline: float) -> ev.Endpoints:
+    """Ask the PDs that were named, since no client could connect."""
+    tls = site.config.tls
+    context = None if tls is None else load_client_tls(tls, server_name=site.config.tls_server_name)
+    pool = ConnectionPool(site.rt, tls=context)
+    try:
+        found = await site.rt.gather(*(_try_pd(site, pool, address, deadline) for address in site.target.endpoints))
+    finally:
+        await pool.close()
+    return ev.Endpoints(tuple(found), site.raw_error or site.txn_error)
+
+
+async def _try_pd(site: Site, pool: AnyPool, address: str, deadline: float) -> ev.Endpoint:
     began = site.rt.now()
-    until = min(deadline, began + _HTTP_S)
-    answers = await ask_members(site.rt, cluster.pool, [address], until, timeout_s=_HTTP_S, grace_s=0.0)
+    until = min(deadline - _MARGIN_S, began + _HTTP_S)
+    answers = await ask_members(site.rt, pool, [address], until, timeout_s=_HTTP_S, grace_s=0.0)
     took_s = site.rt.now() - began
     if not answers.answers:
         return ev.Endpoint("pd", address, took_s, answers.reasons() or "no answer")
@@ -87,7 +102,7 @@ async def _try_pd(site: Site, cluster: Cluster, address: str, deadline: float) -
 
 async def _try_store(site: Site, cluster: Cluster, meta: Store, deadline: float) -> ev.Endpoint:
     began = site.rt.now()
-    until = min(deadline, began + _HTTP_S)
+    until = min(deadline - _MARGIN_S, began + _HTTP_S)
     error = ""
     try:
         await cluster.pool.channel(meta.address, until)  # for the reason; what the service says comes next
@@ -199,7 +214,7 @@ async def _probe_region(site: Site, txn: TxnBackend, meta: Store, piece: TxnPiec
     totals: list[float] = []
     server: list[float] = []
     queued: list[float] = []
-    until, error = min(deadline, site.rt.now() + 2 * _HTTP_S), ""
+    until, error = min(deadline - _MARGIN_S, site.rt.now() + 2 * _HTTP_S), ""
     try:
         request = kvrpcpb.GetRequest(key=piece.start_key or b"\x00", version=await txn.timestamp(until))
         for number in range(_PROBES + 1):
@@ -218,7 +233,7 @@ async def _probe_region(site: Site, txn: TxnBackend, meta: Store, piece: TxnPiec
 
 async def _probe_service(site: Site, cluster: Cluster, meta: Store, deadline: float) -> ev.StoreLatency:
     totals: list[float] = []
-    until = min(deadline, site.rt.now() + 2 * _HTTP_S)
+    until = min(deadline - _MARGIN_S, site.rt.now() + 2 * _HTTP_S)
     for number in range(_PROBES + 1):
         began = site.rt.now()
         if not await cluster.pool.is_alive(meta.address, until):

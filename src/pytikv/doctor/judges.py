@@ -52,6 +52,9 @@ def endpoints(found: ev.Endpoints) -> list[Finding]:
     if pds and len(dead_pds) < len(pds) and not any(one.is_leader for one in pds):
         advice = "PD elects a leader within seconds: without a majority of its members it cannot; look at PD's logs"
         findings.append(Finding(CRITICAL, "PD has no leader", (), advice))
+    if found.connect_error and len(dead_pds) < len(pds):
+        advice = "PD answers, so it is what the message says: often the options of the URL"
+        findings.append(Finding(CRITICAL, "a client cannot connect", (found.connect_error,), advice))
     if dead_stores:
         title = f"{len(dead_stores)} of {len(stores)} stores do not answer"
         advice = "see whether the process runs and its address is reachable from here; `pytikv stores` lists them"
