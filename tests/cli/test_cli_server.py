@@ -53,6 +53,14 @@ def test_stores_and_regions(run: Run) -> None:
     assert "-inf" in run("regions", "--limit", "1").out
 
 
+def test_stores_of_a_keyspace(run: Run) -> None:
+    with ServerProcess(None, "--keyspace", "shop", api_version="2") as server:
+        done = run("stores", "--url", f"{server.url}/shop", "--json")
+        assert done.code == 0, done.err
+        assert len(done.json_lines()) == 1
+        assert "api_version=2" in run("stores", "--url", server.url).err
+
+
 def test_export_and_import(run: Run, tmp_path: Path) -> None:
     rows = "".join(f'{{"key": "k{n:05}", "value": "{n}"}}\n' for n in range(3000))
     assert run("import", "-", "--format", "jsonl", "--json", stdin=rows).json()["rows"] == 3000

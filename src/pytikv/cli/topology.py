@@ -15,6 +15,7 @@ from pytikv.transfer.escape import escape, unescape
 
 if TYPE_CHECKING:
     from pytikv.client.pd import PdClient
+    from pytikv.config import ClientConfig
     from pytikv.types import Region, Store
     from pytikv.url import Target
 
@@ -116,27 +117,28 @@ def _ask(url: str, question: Callable[[_View], Coroutine[Any, Any, T]]) -> T:
     """Connect, ask, and close."""
     import asyncio
 
-    from pytikv.url import parse_target
+    from pytikv.client.base import client_config
 
-    target = parse_target(url)
+    target, config = client_config(url, {})
     if target.scheme == "embedded":
         with raw_client(url):  # there is a store, and it is sound
             return asyncio.run(question(_Embedded(str(target))))
-    return asyncio.run(_ask_cluster(target, question))
+    return asyncio.run(_ask_cluster(target, config, question))
 
 
-async def _ask_cluster(target: Target, question: Callable[[_View], Coroutine[Any, Any, T]]) -> T:
-    from pytikv.client.cluster import connect_cluster
-    from pytikv.config import load_config
+async def _ask_cluster(target: Target, config: ClientConfig, question: Callable[[_View], Coroutine[Any, Any, T]]) -> T:
+    from pytikv.client.cluster import cluster_config, connect_cluster
     from pytikv.rt.aio import AioRuntime
 
-    config = load_config({}, target.query)
     rt = AioRuntime()
-    cluster, _ = await connect_cluster(rt, target, config)
     try:
-        return await question(_Cluster(cluster.pd, rt.now() + config.timeout))
+        cluster, _ = await connect_cluster(rt, target, cluster_config(config))
+        try:
+            return await question(_Cluster(cluster.pd, rt.now() + config.timeout))
+        finally:
+            await cluster.close()
     finally:
-        await cluster.close()
+        await rt.close()
 
 
 class _Cluster:
