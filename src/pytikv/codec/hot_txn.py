@@ -41,7 +41,10 @@ def decode_get(data: bytes) -> bytes | Unusual | None:
     size = len(data)
     if size > 1 and data[0] == _VALUE and data[1] < 0x80:  # a short value, often with nothing behind it
         stop = data[1] + 2
-        if stop == size or _is_details(data, stop, _GET_DETAILS):
+        rest = size - stop
+        if not rest or (2 < rest < 130 and data[stop] == _GET_DETAILS and data[stop + 1] == rest - 2):
+            return data[2:stop]
+        if _is_details(data, stop, _GET_DETAILS):
             return data[2:stop]
         return UNUSUAL
     return _decode_get(data)
