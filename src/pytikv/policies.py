@@ -188,7 +188,7 @@ class BreakerPolicy(_Checked):
     open_s: float = field(default=1.0, metadata=options.kind(options.seconds(0.01, 3600.0)))
     """Seconds before probes are let through; doubles with each opening that follows soon, spread by a fifth."""
 
-    open_cap_s: float = field(default=30.0, metadata=options.kind(options.seconds(0.01, 3600.0)))
+    open_cap_s: float = field(default=10.0, metadata=options.kind(options.seconds(0.01, 3600.0)))
     """Seconds that this wait never exceeds, but for the spread."""
 
     probes: int = field(default=3, metadata=options.kind(options.integer(1, 1000)))

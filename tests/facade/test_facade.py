@@ -69,9 +69,15 @@ def test_same_signatures_and_words(ours: type, twin: type, name: str) -> None:
     plain, twins = str(here.return_annotation), str(there.return_annotation)
     assert plain == twins.replace("AsyncIterator", "Iterator").replace("Async", "")
     if name not in LIFE:
-        is_lazy = name in ("scan", "scan_prefix", "savepoint", "begin", "snapshot", "serve_metrics") or name.startswith(
-            "assert_"
-        )
+        is_lazy = name in (
+            "scan",
+            "scan_prefix",
+            "savepoint",
+            "begin",
+            "snapshot",
+            "serve_metrics",
+            "batch",
+        ) or name.startswith("assert_")
         assert inspect.iscoroutinefunction(other) is not is_lazy
 
 

@@ -193,8 +193,8 @@ class AsyncRawClient(AsyncBase[RawBackend]):
     def batch(
         self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int | None = None
     ) -> AsyncRawBatchWriter:
-        """Return a batch writer, for `async with`: puts and deletes are collected, sent when enough have gathered, and
-        accounted for in its `result`.
+        """Return a batch writer, for a with-statement: puts and deletes are collected, sent when enough have gathered,
+        and accounted for in its `result`.
 
         max_items: operations after which a batch is sent; None: bytes alone decide. max_bytes: of keys and values.
         concurrency: requests under way at once; None: the option batch_concurrency.

@@ -383,7 +383,7 @@ class TransactionClient(Administration[AsyncTransactionClient]):
         return Snapshot(core, self._rt)
 
     def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> Any:
-        """Return a batch writer for records of tables (`pytikv.model.batch`), for `with`.
+        """Return a batch writer for records of tables (`pytikv.model.batch`), for a with-statement.
 
         max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values,
         about. concurrency: transactions under way at once.

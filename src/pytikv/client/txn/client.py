@@ -173,7 +173,7 @@ class AsyncTransactionClient(AsyncAdministration):
         return self._makes.snapshot(self._backend, ts, read_options(options))
 
     def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> Any:
-        """Return a batch writer for records of tables (`pytikv.model.batch`), for `async with`.
+        """Return a batch writer for records of tables (`pytikv.model.batch`), for a with-statement.
 
         max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values,
         about. concurrency: transactions under way at once.
