@@ -98,3 +98,13 @@ def test_every_truncation_is_noticed(cut: int) -> None:
 def test_commands_that_end_alike(commands: list[tuple[bytes, int]], tail: bytes) -> None:
     alike = envelope.encode_alike(25, [(25, body, ident) for body, ident in commands], tail)
     assert alike == envelope.encode((25, body + tail, ident) for body, ident in commands)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 300, 16_383, 16_384])
+def test_feedback_is_found_behind_commands_of_any_size(size: int) -> None:
+    commands = envelope.encode((13, b'"' * size, ident) for ident in range(3))  # the byte is that of feedback's tag
+    assert envelope.decode_feedback(commands) is None
+    assert envelope.decode_feedback(commands + b"\x22\x02\x08\x07") == b"\x08\x07"
+    for cut in (1, size):
+        with contextlib.suppress(envelope.EnvelopeError):
+            assert envelope.decode_feedback(commands[:-cut]) is None

@@ -217,10 +217,17 @@ def decode_feedback(data: bytes, start: int = 0) -> bytes | None:
     found: bytes | None = None
     pos, end = start, len(data)
     while pos < end:
+        if data[pos] == 0x0A and pos + 2 < end:  # a command of up to 16 KiB, of which there may be many
+            size, more = data[pos + 1], data[pos + 2]
+            if size < 128 or more < 128:
+                pos += 2 + size if size < 128 else 3 + (size & 127 | more << 7)
+                continue
         tag, pos = _read_varint(data, pos, end)
         stop = _skip(data, pos, end, tag & 7)
         if tag == _FEEDBACK_TAG:
             size, pos = _read_varint(data, pos, end)
             found = data[pos : pos + size]
         pos = stop
+    if pos > end:
+        raise EnvelopeError("a command is cut short")
     return found
