@@ -174,7 +174,8 @@ class BreakerPolicy(_Checked):
     """Seconds that are looked back upon."""
 
     min_calls: int = field(default=20, metadata=options.kind(options.integer(1, 1_000_000)))
-    """Requests in the window below which nothing is concluded."""
+    """Requests in the window below which nothing is concluded. A quarter of it is enough where all of the last fifth of
+    the window were bad."""
 
     error_rate: float = field(default=0.5, metadata=options.kind(_RATIO))
     """Share of failed requests that opens the breaker."""

@@ -48,7 +48,9 @@ class Twin:
         fails, slows = sum(call[1] for call in kept), sum(call[2] for call in kept)
         if len(kept) < POLICY.min_calls:
             return False
-        return fails >= POLICY.error_rate * len(kept) or slows >= POLICY.slow_rate * len(kept)
+        recent = [call for call in kept if int(now // width) - int(call[0] // width) < 2]
+        has_stopped = len(recent) >= 4 and all(call[2] for call in recent)
+        return has_stopped or fails >= POLICY.error_rate * len(kept) or slows >= POLICY.slow_rate * len(kept)
 
 
 @settings(max_examples=300, deadline=None)
@@ -73,6 +75,18 @@ def test_the_window_is_that_of_a_list_of_all_calls(steps: list[tuple[float, str]
         assert (breaker.state == "open") is must_open
         if must_open:
             return
+
+
+def test_a_store_that_stops_is_not_covered_by_what_it_did_before() -> None:
+    breaker = Breaker(BreakerPolicy(), random.Random(1))
+    for number in range(1000):
+        now = 100 + number / 200
+        breaker.on_success(breaker.admit(now), now, 0.001)
+    for number in range(5):
+        assert breaker.state == "closed"
+        fail(breaker, 110 + number / 100)
+    assert breaker.state == "open"
+    assert "last 2 s" in breaker.reason
 
 
 @settings(max_examples=300, deadline=None)

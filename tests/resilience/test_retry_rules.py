@@ -158,7 +158,7 @@ def test_the_file(tmp_path):
     [
         ({"breaker": {"error_rate": 2}}, "'breaker.error_rate' must be a number between 0.001 and 1, not 2"),
         ({"breaker": {"rate": 1}}, "'breaker' has no field 'rate'"),
-        ({"breaker": {"open_s": 60}}, "'breaker': open_cap_s (30) must not be below open_s (60)"),
+        ({"breaker": {"open_s": 60}}, "'breaker': open_cap_s (10) must not be below open_s (60)"),
         ({"bulkhead": -1}, "'bulkhead' must be an integer between 1 and 65536, not -1"),
         ({"adaptive_limit": {"min": 64}}, "'adaptive_limit': min <= initial <= max must hold, not 64, 32, 1024"),
         ({"retry_budget": 3.0}, "'retry_budget' must be a number between 0.001 and 1, not 3.0"),

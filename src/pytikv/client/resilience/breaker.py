@@ -7,6 +7,9 @@ Rules:
 
 * The window is a ring of `_BUCKETS` counts, each a part of `window_s` wide. Rates are looked at when a call ends badly,
   once `min_calls` calls are in the window. A slow call counts as slow, a failed one as failed *and* slow.
+* A store that has stopped must not be covered by what it did before: where all requests of the last fifth of the
+  window, and of `_RECENT_S` at least, were slow or failed, and were a quarter of `min_calls` (at least
+  `_LEAST_RECENT`), it opens too.
 * The wait doubles with each opening that follows within a window of the last closing, up to `open_cap_s`, and is spread
   by a fifth either way, so that many clients do not come back at once.
 * Half-open lets `probes` calls through at once, no more. A slow probe is a bad one.
@@ -24,6 +27,7 @@ Sources of the idea: Nygard, Release It!; resilience4j's CircuitBreaker for coun
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Final, Literal
 
@@ -37,6 +41,8 @@ REFUSED: Final = -1
 """In place of a ticket: the call may not be sent."""
 
 _BUCKETS: Final = 10
+_RECENT_S: Final = 1.0
+_LEAST_RECENT: Final = 4
 _SPREAD: Final = 0.2
 _PROBE_LOST_S: Final = 30.0
 _FIRST_PROBE: Final = 1 << 32  # tickets below are epochs
@@ -55,6 +61,7 @@ class Breaker:
         "_policy",
         "_probes",
         "_probes_good",
+        "_recent",
         "_ring",
         "_rng",
         "_trips",
@@ -78,6 +85,7 @@ class Breaker:
         self._policy = policy
         self._rng = rng
         self._width = policy.window_s / _BUCKETS
+        self._recent = min(_BUCKETS, max(_BUCKETS // 5, math.ceil(_RECENT_S / self._width)))
         self._ring = [[0, 0, 0] for _ in range(_BUCKETS)]  # calls, failed, slow
         self.bucket = self._ring[0]
         """Calls, failed, slow ones from `since` to `until`. A good answer to a call of this epoch that comes in between
@@ -178,9 +186,17 @@ class Breaker:
             why = f"{failed} of {calls} requests failed in {policy.window_s:g} s"
         elif slow >= policy.slow_rate * calls:
             why = f"{slow} of {calls} requests took {policy.slow_s:g} s or failed in {policy.window_s:g} s"
+        elif self._has_stopped():
+            why = f"all requests of the last {self._recent * self._width:g} s took {policy.slow_s:g} s or failed"
         else:
             return
         self._open(now, why, is_soon=0 <= now - self._closed_at < policy.window_s)
+
+    def _has_stopped(self) -> bool:
+        """Tell whether nothing good came of late. `_roll` has made the present bucket that of now."""
+        recent = [self._ring[(self._index - back) % _BUCKETS] for back in range(self._recent)]
+        calls, bad = sum(bucket[0] for bucket in recent), sum(bucket[2] for bucket in recent)
+        return calls == bad >= max(_LEAST_RECENT, self._policy.min_calls // 4)
 
     # --- states -------------------------------------------------------------------------------------------------------
 
