@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from pytikv.errors import ConfigError, InvalidArgument, KeyExists, format_key
 
-__all__ = ["CursorError", "RowError", "RowExists", "SchemaError", "UniqueViolation", "shown"]
+__all__ = ["CursorError", "RowError", "RowExists", "SchemaError", "UniqueViolation", "explained", "shown"]
 
 _SHOWN: Final = 60
+_EXPLAINED: Final = 300
 
 
 def shown(value: Any) -> str:
@@ -21,6 +22,19 @@ def shown(value: Any) -> str:
         return "?"
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def explained(error: Exception) -> str:
+    """Return what an error of a library says, cut; its kind alone when keys are redacted, since it may tell values."""
+    if format_key(b"") == "?":
+        return type(error).__name__
+    listed = getattr(error, "errors", None)
+    if callable(listed):  # pydantic's, whose own text spells out every input
+        found = listed(include_url=False, include_input=False, include_context=False)
+        text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:3])
+    else:
+        text = str(error)
+    return text if len(text) <= _EXPLAINED else text[:_EXPLAINED] + "..."
 
 
 class SchemaError(ConfigError):

@@ -4,23 +4,30 @@
 record apart, checks it, and changes fields of it. How records become bytes is `codecs`' business.
 
 What is checked before anything is written: that the record is of the table's class, and that each field holds a value
-of its declared type, as far as that is a plain class or a union of such (elements of containers are left to the
-codec). Pydantic models and protobuf messages check themselves as they are made.
+of its declared type. Where all types are plain classes or unions of such, a look at the values' classes does. Other
+classes are *deep* (containers of something, literals, nested records, constraints; all pydantic models, whose fields
+may have been assigned unchecked): the codec then reads back what it has encoded, before it is written. Protobuf
+messages check themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
+import enum
 import functools
+import re
 import types
 import typing
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from pytikv.model.errors import RowError, SchemaError, shown
+from pytikv.model.errors import RowError, SchemaError, explained, shown
 
-__all__ = ["Field", "Records", "records_of"]
+__all__ = ["Field", "Records", "field_of", "records_of"]
 
 R = TypeVar("R")
 
@@ -40,31 +47,47 @@ class Field(NamedTuple):
     default: Callable[[], Any] | None
 
 
+_FLAT: Final = frozenset(
+    {
+        *(type(None), bool, int, float, str, bytes, uuid.UUID, decimal.Decimal),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
+    }
+)
+
+
 class Records(ABC, Generic[R]):
-    """The view of one class, for one table, whose name its errors say."""
+    """The view of one class, for one table, whose name its errors say. Immutable."""
 
     kind: str
     default_codec = "json"
-    checks = True
 
     def __init__(self, cls: type[R], table: str, fields: tuple[Field, ...]) -> None:
         self.cls = cls
         self.table = table
         self.fields = {field.name: field for field in fields}
-        self._checked = [(one.name, one.classes) for one in fields if one.classes is not None] if self.checks else []
+        self._exact = [(one.name, frozenset(one.classes or ())) for one in fields]
         self._floats = {one.name for one in fields if one.classes is not None and float in one.classes}
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether types go further than `check` sees."""
+        return any(not _is_flat(field.hint) for field in self.fields.values())
 
     def check(self, record: R) -> None:
         """Raise RowError for a record that is none of this class, or holds a value of another type than declared."""
-        if not isinstance(record, self.cls):
+        if type(record) is not self.cls and not isinstance(record, self.cls):
             raise self.error(f"takes records of class {self.cls.__name__}, not {type(record).__name__}")
-        for name, classes in self._checked:
+        for name, exact in self._exact:
             value = getattr(record, name, _MISSING)
-            if value is _MISSING:
-                raise self.error("is missing", name)
-            if not isinstance(value, classes) or (isinstance(value, bool) and bool not in classes and int in classes):
-                wanted = " or ".join("None" if one is type(None) else one.__name__ for one in classes)
-                raise self.error(f"must be {wanted}, not {type(value).__name__}: {shown(value)}", name)
+            if type(value) not in exact:
+                self._check_value(name, value)
+
+    def _check_value(self, name: str, value: Any) -> None:
+        if value is _MISSING:
+            raise self.error("is missing", name)
+        classes = self.fields[name].classes
+        if classes is not None and not _fits(value, classes):
+            raise self.error(f"must be {_names(classes)}, not {type(value).__name__}: {shown(value)}", name)
 
     def error(self, text: str, field: str = "") -> RowError:
         """Return an error about this table, or about a field of it."""
@@ -76,12 +99,31 @@ class Records(ABC, Generic[R]):
         return getattr(record, name)
 
     def key_part(self, name: str, value: Any) -> Any:
-        """Return a field's value as keys hold it: an int in a field of floats sorts among them."""
-        return float(value) if name in self._floats and type(value) is int else value
+        """Return a field's value as keys hold it: an int in a field of floats sorts among them. Raises RowError."""
+        if type(value) is not int or name not in self._floats:
+            return value
+        try:
+            return float(value)
+        except OverflowError:
+            raise self.error(f"is a float, which cannot hold {shown(value)}", name) from None
+
+    def asked_part(self, name: str, value: Any) -> Any:
+        """Return a value that somebody asks for in a field, as keys hold it. Raises RowError for another type."""
+        classes = self.fields[name].classes
+        if classes is not None and type(value) not in classes and not _fits(value, classes):
+            for one in classes:  # an enum's member may be asked for by its value, as keys give it back
+                if issubclass(one, enum.Enum) and value in [member.value for member in one]:
+                    return value
+            raise self.error(f"is {_names(classes)}, and is asked for {type(value).__name__}: {shown(value)}", name)
+        return self.key_part(name, value)
 
     @abstractmethod
     def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
         """Return fields by name, as the codecs take them."""
+
+    def converted(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return fields that were read one by one, as a whole record has them. Raises RowError."""
+        return found
 
     @abstractmethod
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
@@ -96,6 +138,21 @@ class Records(ABC, Generic[R]):
 _MISSING: Final = object()
 
 
+def _fits(value: Any, classes: tuple[type, ...]) -> bool:
+    """Tell whether a value is of some classes; those that codecs and keys tell apart are not taken for one another."""
+    if not isinstance(value, classes):
+        return False
+    if isinstance(value, bool):
+        return bool in classes or int not in classes
+    if isinstance(value, datetime.datetime):
+        return datetime.datetime in classes or datetime.date not in classes
+    return True
+
+
+def _names(classes: tuple[type, ...]) -> str:
+    return " or ".join("None" if one is type(None) else one.__name__ for one in dict.fromkeys(classes))
+
+
 class _Dataclass(Records[R]):
     kind = "dataclass"
 
@@ -104,9 +161,10 @@ class _Dataclass(Records[R]):
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
-        changed: R = dataclasses.replace(record, **changes)  # type: ignore[type-var]
-        self.check(changed)
-        return changed
+        try:
+            return dataclasses.replace(record, **changes)  # type: ignore[type-var, no-any-return]
+        except (TypeError, ValueError) as error:
+            raise self.error(f"refuses the change: {explained(error)}") from error
 
 
 class _Struct(Records[R]):
@@ -119,34 +177,66 @@ class _Struct(Records[R]):
         import msgspec
 
         self._refuse_unknown(changes)
-        changed: R = msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
-        self.check(changed)
-        return changed
+        try:
+            return msgspec.structs.replace(record, **changes)  # type: ignore[type-var, no-any-return]
+        except (TypeError, ValueError) as error:
+            raise self.error(f"refuses the change: {explained(error)}") from error
 
 
 class _Pydantic(Records[R]):
     kind = "pydantic"
-    checks = False
+
+    def __init__(self, cls: type[R], table: str, fields: tuple[Field, ...]) -> None:
+        super().__init__(cls, table, fields)
+        self._exact = []  # types of pydantic's own need not be classes of their values
+        self._adapters: dict[str, Any] = {}
+
+    @property
+    def is_deep(self) -> bool:
+        return True
 
     def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
         if not isinstance(record, self.cls):  # the main fields of a stored row, by themselves
             return {name: getattr(record, name) for name in names}
-        dumped: dict[str, Any] = record.model_dump(mode="python", include=set(names))  # type: ignore[attr-defined]
+        dumped: dict[str, Any] = record.model_dump(mode="python", include=set(names), warnings=False)
         return dumped
+
+    def converted(self, found: dict[str, Any]) -> dict[str, Any]:
+        import pydantic
+
+        for name, value in found.items():
+            if name not in self._adapters:
+                self._adapters[name] = pydantic.TypeAdapter(self.fields[name].hint)
+            try:
+                found[name] = self._adapters[name].validate_python(value)
+            except ValueError as error:
+                raise self.error(f"cannot be read from a stored row: {explained(error)}", name) from error
+        return found
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
+        found: Any = self.cls
+        values = {**{name: getattr(record, name) for name in self.fields}, **changes}
         try:
-            values = {**{name: getattr(record, name) for name in self.fields}, **changes}
-            return self.cls.model_validate(values, by_name=True, by_alias=False)  # type: ignore[attr-defined, no-any-return]
+            return typing.cast("R", found.model_validate(values, by_name=True, by_alias=False))
         except ValueError as error:
-            raise self.error(f"refuses the change: {error}") from error
+            place = field_of(error)
+            raise self.error(
+                f"refuses the change: {explained(error)}", place if place in self.fields else ""
+            ) from error
 
 
 class _Protobuf(Records[R]):
     kind = "protobuf"
-    checks = False
     default_codec = "protobuf"
+
+    def __init__(self, cls: type[R], table: str, fields: tuple[Field, ...]) -> None:
+        super().__init__(cls, table, fields)
+        self._exact = []
+
+    @property
+    def is_deep(self) -> bool:
+        return False
 
     def get(self, record: R, name: str) -> Any:
         message: Any = record
@@ -170,7 +260,7 @@ class _Protobuf(Records[R]):
             try:
                 changed.MergeFrom(type(message)(**{name: value}))
             except (TypeError, ValueError) as error:
-                raise self.error(f"cannot hold {shown(value)}: {error}", name) from error
+                raise self.error(f"cannot hold {shown(value)}: {explained(error)}", name) from error
         return typing.cast("R", changed)
 
 
@@ -190,7 +280,7 @@ def records_of(cls: type[R], table: str) -> Records[R]:
         return _Struct(cls, table, _struct_fields(cls))
     if hasattr(cls, "model_fields") and hasattr(cls, "model_validate"):
         fields = tuple(
-            Field(name, info.annotation, _classes(info.annotation), info.is_required())
+            Field(name, info.annotation, _classes(info.annotation), _pydantic_default(info))
             for name, info in found.model_fields.items()
         )
         return _Pydantic(cls, table, fields)
@@ -203,8 +293,8 @@ def records_of(cls: type[R], table: str) -> Records[R]:
 
 def _hints(cls: type) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(cls)
-    except NameError as error:
+        return typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as error:
         raise SchemaError(f"class {cls.__name__}: its types cannot be read: {error}") from error
 
 
@@ -251,6 +341,9 @@ def _classes(hint: Any) -> tuple[type, ...] | None:
         return (float, int)
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
         return None if hint is object or typing.is_typeddict(hint) or getattr(hint, "_is_protocol", False) else (hint,)
+    alias = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)  # NewType; a `type` statement
+    if alias is not None:
+        return _classes(alias)
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
         return _classes(typing.get_args(hint)[0])
@@ -260,3 +353,27 @@ def _classes(hint: Any) -> tuple[type, ...] | None:
     if origin is typing.Literal:
         return tuple({value.__class__ for value in typing.get_args(hint)})
     return (origin,) if isinstance(origin, type) else None
+
+
+def _is_flat(hint: Any) -> bool:
+    """Tell whether the class of a value tells all about it: plain classes, enums, and unions of such."""
+    if hint is None or hint is Any or hint is object:
+        return True
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        return hint in _FLAT or issubclass(hint, enum.Enum)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(_is_flat(part) for part in typing.get_args(hint))
+    return False
+
+
+def field_of(error: Exception) -> str:
+    """Return the field that an error of msgspec or pydantic is about, by its stored name; empty: none is told."""
+    listed = getattr(error, "errors", None)
+    if listed is not None:
+        place = listed(include_url=False, include_input=False)[0]["loc"]
+        return str(place[0]) if place else ""
+    found = _PLACE.search(str(error))
+    return found.group(1) if found else ""
+
+
+_PLACE: Final = re.compile(r"(?:missing required field `|unknown field `|at `\$\.)(\w+)")
