@@ -3,7 +3,8 @@
 The protocol of `client.txn` runs here as it does over the wire: locks, lock resolving, heartbeats and fallbacks are
 the same code. What differs lies below it:
 
-* *There are no regions*: everything is one, nothing is ever stale, and a split asks for nothing.
+* *There are no regions*: everything is one, nothing is ever stale, and a split asks for nothing. A prewrite may be
+  large, since no connection carries it: transactions of up to `prewrite_bytes` are committed in one phase (1PC).
 * *Waiting for a lock*: the command answers with a `Waiting`, whose end may come from any thread, from a transaction of
   another loop or of none. It is waited for through a `SharedFuture`, at most as long as the store allows and the call's
   deadline; then the store is told to answer now. A waiter that is cancelled leaves the queue.
@@ -92,6 +93,8 @@ class _Visibility(Visibility):
 
 class EmbeddedTxn(EmbeddedView):
     """`TxnBackend` on a store in the process."""
+
+    prewrite_bytes = 1 << 20
 
     def __init__(
         self,

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytikv.client.backoff import Backoffer
 from pytikv.ambient import effective
+from pytikv.client.backoff import Backoffer
 from pytikv.client.request_sender import Call, RegionStale
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, RequestContext, TxnPiece
+from pytikv.client.txn.plan import BATCH_BYTES
 from pytikv.config import ClientConfig
 from pytikv.errors import TikvError
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -52,6 +53,7 @@ class RoutedFake:
     rt: Any
     config: ClientConfig
     known: list[Place]
+    prewrite_bytes = BATCH_BYTES
 
     def with_config(self, config: ClientConfig) -> Any:
         raise AssertionError("not needed")

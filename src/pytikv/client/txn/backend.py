@@ -120,6 +120,11 @@ class TxnBackend(Protocol):
         """What all views of one `connect` share, by name (the lock resolver, the cached safe point). Never copied."""
         ...
 
+    @property
+    def prewrite_bytes(self) -> int:
+        """Bytes of keys and values after which a prewrite is closed; what fits into one may be committed in one."""
+        ...
+
     def with_config(self, config: ClientConfig) -> TxnBackend:
         """Return a view of the same data with other options. Cheap."""
         ...

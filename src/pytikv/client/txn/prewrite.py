@@ -93,10 +93,11 @@ class Prewrite:
         Raises the TikvError that ends the commit.
         """
         parts: list[tuple[Any, Sequence[Mutation], int]] = []
+        limit = self._backend.prewrite_bytes
         for region, items in groups:
             # After a change of regions nobody knows how many keys lie in one: a store must not resolve them one by one.
             txn_size = UNKNOWN_TXN_SIZE if is_again else len(items)
-            parts += [(region, batch, txn_size) for batch in batches(items, write_size)]
+            parts += [(region, batch, txn_size) for batch in batches(items, write_size, limit)]
         if len(parts) == 1:
             await self._send(*parts[0], call, is_again)
             return

@@ -31,6 +31,7 @@ from pytikv.client.rpcs import REGION_ERROR, Rpc
 from pytikv.client.store_cache import CachedStore
 from pytikv.client.txn.backend import DEFAULT_CONTEXT, GcState, ItemT, RequestContext, TxnPiece
 from pytikv.client.txn.pd_gc import PdGc
+from pytikv.client.txn.plan import BATCH_BYTES
 from pytikv.codec.api import KeyCodec
 from pytikv.codec.hot_raw import UNUSUAL
 from pytikv.codec.hot_txn import decode_get, decode_pairs, encode_get
@@ -70,6 +71,8 @@ def _encode_extra(context: RequestContext) -> Extra:
 
 class RemoteTxn(RemoteView):
     """`TxnBackend` over the wire, for one set of options. All state is shared through the cluster's caches."""
+
+    prewrite_bytes = BATCH_BYTES
 
     def __init__(self, cluster: Cluster, config: ClientConfig, codec: KeyCodec, shared: dict[str, Any]) -> None:
         super().__init__(cluster, config, codec)
