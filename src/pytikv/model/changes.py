@@ -44,7 +44,7 @@ class Differ(Generic[R]):
         main = schema.main_fields if schema.groups else None
         values = {self._layout.row_key(encoded_key): self._codec.encode(record, main)}
         for group, fields in schema.groups.items():
-            values[self._layout.group_key(encoded_key, group)] = self._codec.encode(record, fields)
+            values[self._layout.group_key(encoded_key, group)] = self._codec.encode(record, fields, is_group=True)
         return values
 
     def entries(self, record: Any, encoded_key: bytes, key: tuple[Any, ...]) -> dict[bytes, Entry]:

@@ -80,6 +80,7 @@ class RowCodec(Generic[R]):
         self._records = records
         self._renamed = _checked_renames(records, renamed or {})
         self._body: _Body[R] = _ProtobufBody(records) if codec == "protobuf" else _MapBody(records, codec)
+        self._whole = self._body.typed if not self._renamed and not plain else None
         self._compress = _zstd().compress if compress else None
         self._plain = plain
         self._codec = codec
@@ -135,6 +136,15 @@ class RowCodec(Generic[R]):
         name = field_of(error)
         name = self._body.present_name(name)
         return name if name in self._records.fields else ""
+
+    def decode_one(self, value: bytes) -> R:
+        """Return the record of its only value. Raises RowError."""
+        if self._whole is not None and value.startswith(self._head):
+            try:
+                return self._whole(value[len(self._head) :])
+            except _REFUSALS:
+                pass  # `decode` says what is wrong, or finds a way
+        return self.decode((value,))
 
     def decode(self, values: Iterable[bytes]) -> R:
         """Return the record of its values, in any order. Raises RowError."""
@@ -246,7 +256,12 @@ def _decompress(body: bytes, records: Records[Any]) -> bytes:
 
 
 class _Body(ABC, Generic[R]):
-    """The form of the bodies of one codec. Methods raise `_REFUSALS`."""
+    """The form of the bodies of one codec. Methods raise `_REFUSALS`.
+
+    `typed` reads a record from a body that was written for the class as it is.
+    """
+
+    typed: Callable[[bytes], R] | None = None
 
     @abstractmethod
     def encode(self, record: Any, names: Iterable[str] | None, is_group: bool) -> bytes: ...
@@ -285,7 +300,7 @@ class _MapBody(_Body[R]):
         self._stored_names = {self._wire_names.get(name, name): name for name in records.fields}
         try:
             self._field_decoders = self._decoders(library)
-            self._typed = self._typed_decoder(library)
+            self._typed = self.typed = self._typed_decoder(library)
         except TypeError as error:
             raise SchemaError(
                 f"table {records.table!r}: the codec {codec} cannot hold {records.cls.__name__}: {error}"
@@ -342,7 +357,7 @@ class _MapBody(_Body[R]):
             try:
                 return self._typed(bodies[0])
             except ValueError:
-                pass  # perhaps a field that has gone, in a class that forbids unknown ones: only known ones, then
+                pass  # perhaps a field that has gone, in a class that forbids unknown ones: without those, then
         merged = {
             name: raw
             for name, raw in self._merge(bodies, renamed).items()

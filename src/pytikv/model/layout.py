@@ -18,6 +18,7 @@ Pure. With text keys, `text_keys.TextLayout` takes this one's place.
 
 from __future__ import annotations
 
+import types
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -45,6 +46,10 @@ class Span(NamedTuple):
     start: bytes
     end: bytes
 
+    def holds(self, key: bytes) -> bool:
+        """Tell whether a stored key lies in it."""
+        return key.startswith(self.head) and self.start <= key[len(self.head) :] < self.end
+
 
 class Entry(NamedTuple):
     """An index entry of a row. `is_exclusive`: no other row may have it."""
@@ -71,13 +76,21 @@ class Layout:
             for parts in (schema.key, *(index.parts for index in schema.indexes.values()))
             if any(part.is_descending for part in parts)
         }
+        self._plain_keys = self._kinds_of_plain_keys()
         self._shards = [encode((_FIRST_SHARD + shard,)) for shard in range(schema.shards)]
+
+    def _kinds_of_plain_keys(self) -> frozenset[type]:
+        """Return the types of keys that need nothing but to be encoded: whole numbers of a field of such."""
+        part = self.schema.key[0]
+        is_plain = len(self.schema.key) == 1 and not part.is_descending
+        return frozenset({int}) if is_plain and self._records.fields[part.field].classes == (int,) else frozenset()
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def key_of(self, record: Any) -> tuple[Any, ...]:
         """Return the key of a record, as values."""
-        return tuple(self._part(part, self._records.get(record, part.field)) for part in self.schema.key)
+        get, part_of = self._records.get, self._records.key_part
+        return tuple([part_of(part.field, get(record, part.field)) for part in self.schema.key])
 
     def key_from(self, key: Any) -> tuple[Any, ...]:
         """Return a key that a caller gave: one value, or a tuple of as many as the key has parts."""
@@ -86,10 +99,13 @@ class Layout:
         if len(values) != len(parts):
             fields = ", ".join(self.schema.key_fields)
             raise self._records.error(f"has a key of {len(parts)} parts ({fields}), not {shown(key)}")
-        return tuple(self._part(part, value) for part, value in zip(parts, values, strict=True))
+        return tuple(self._records.asked_part(part.field, value) for part, value in zip(parts, values, strict=True))
 
-    def _part(self, part: Part, value: Any) -> Any:
-        return self._records.key_part(part.field, value)
+    def encoded(self, key: Any) -> bytes:
+        """Return the bytes of a key that a caller gave. Raises RowError."""
+        if type(key) in self._plain_keys:
+            return encode((key,))
+        return self.encoded_key(self.key_from(key))
 
     def encoded_key(self, key: Sequence[Any]) -> bytes:
         """Return the bytes of a row's key, without what stands before it. Raises RowError."""
@@ -107,7 +123,7 @@ class Layout:
 
     def row_key(self, encoded_key: bytes) -> bytes:
         """Return where a row lies."""
-        return self._rows_head + self._shard(encoded_key) + encoded_key
+        return self._rows_head + (self._shard(encoded_key) if self._shards else b"") + encoded_key
 
     def group_key(self, encoded_key: bytes, group: str) -> bytes:
         """Return where a group of a row's fields lies."""
@@ -143,9 +159,23 @@ class Layout:
         found: list[Entry] = []
         for name in self._index_heads if names is None else names:
             index = self.schema.indexes[name]
-            if index.where is None or index.where(record):
+            if index.where is None or self._is_wanted(index, record):
                 found += [self._entry(index, record, one, encoded_key, key) for one in self._values(index, record)]
         return found
+
+    def _is_wanted(self, index: IndexSchema, record: Any) -> bool:
+        """Ask a partial index. With groups it sees what is read to keep indexes right, that is no group's fields."""
+        assert index.where is not None
+        if self.schema.groups:
+            fields = {name: self._records.get(record, name) for name in self.schema.main_fields}
+            record = types.SimpleNamespace(**fields)
+        try:
+            return bool(index.where(record))
+        except Exception as error:
+            hint = " (it sees no fields of groups, and no methods)" if self.schema.groups else ""
+            raise self._records.error(
+                f"cannot ask index {index.name!r} about {shown(record)}{hint}: {error!r}"
+            ) from error
 
     def _values(self, index: IndexSchema, record: Any) -> list[tuple[Any, ...]]:
         get, part_of = self._records.get, self._records.key_part

@@ -162,7 +162,7 @@ class _Dataclass(Records[R]):
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
         try:
-            return dataclasses.replace(record, **changes)  # type: ignore[type-var, no-any-return]
+            return dataclasses.replace(record, **changes)  # type: ignore[type-var]
         except (TypeError, ValueError) as error:
             raise self.error(f"refuses the change: {explained(error)}") from error
 
@@ -178,7 +178,7 @@ class _Struct(Records[R]):
 
         self._refuse_unknown(changes)
         try:
-            return msgspec.structs.replace(record, **changes)  # type: ignore[type-var, no-any-return]
+            return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]
         except (TypeError, ValueError) as error:
             raise self.error(f"refuses the change: {explained(error)}") from error
 
@@ -198,7 +198,9 @@ class _Pydantic(Records[R]):
     def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
         if not isinstance(record, self.cls):  # the main fields of a stored row, by themselves
             return {name: getattr(record, name) for name in names}
-        dumped: dict[str, Any] = record.model_dump(mode="python", include=set(names), warnings=False)
+        dumped: dict[str, Any] = typing.cast("Any", record).model_dump(
+            mode="python", include=set(names), warnings=False
+        )
         return dumped
 
     def converted(self, found: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,9 @@ A row that is written is read first, in the same request as the unique entries t
 are to go are known and values which are taken are noticed: one round trip, and none for a table without indexes and
 groups. In a pessimistic transaction that reading locks.
 
+What a call writes is worked out wholly before anything is written: a record that is refused leaves the transaction as
+it was, but for the locks of a pessimistic one.
+
 Two writers of one unique value cannot both commit. Both write the same entry's key: an optimistic transaction that
 found it free at its start_ts meets the other's write at prewrite (WriteConflict, and its repetition finds the value
 taken); a pessimistic one waits for the other's lock and then reads what it left.
@@ -14,14 +17,17 @@ used by one of them at a time, as ever.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
+from pytikv.errors import WrongType
 from pytikv.model.catalog import Catalog
-from pytikv.model.changes import Changes, Differ
+from pytikv.model.changes import Differ
 from pytikv.model.codecs import RowCodec
 from pytikv.model.errors import RowExists, UniqueViolation, shown
 from pytikv.model.layout import Entry, Layout
@@ -34,6 +40,21 @@ R = TypeVar("R")
 
 Reader = AsyncTransaction | AsyncSnapshot
 """Whatever rows can be read from."""
+
+
+@dataclasses.dataclass(slots=True)
+class _New(Generic[R]):
+    """A row to be written, and its entries by their keys."""
+
+    record: R
+    key: tuple[Any, ...]
+    encoded_key: bytes
+    row_key: bytes
+    entries: dict[bytes, Entry]
+
+
+_Writes = dict[bytes, bytes | None]
+"""What is to be written; None: deleted."""
 
 
 class Rows(Generic[R]):
@@ -51,7 +72,7 @@ class Rows(Generic[R]):
 
     def encoded(self, key: Any) -> bytes:
         """Return the bytes of a key that a caller gave. Raises RowError."""
-        return self.layout.encoded_key(self.layout.key_from(key))
+        return self.layout.encoded(key)
 
     def _places(self, encoded_key: bytes) -> list[bytes]:
         """Return where the values of a row lie, the main one first."""
@@ -60,10 +81,10 @@ class Rows(Generic[R]):
 
     async def get(self, txn: Reader, key: Any) -> R | None:
         """Return a row; None where there is none."""
-        encoded = self.encoded(key)
+        encoded = self.layout.encoded(key)
         if not self.schema.groups:
             value = await txn.get(self.layout.row_key(encoded))
-            return None if value is None else self.codec.decode((value,))
+            return None if value is None else self.codec.decode_one(value)
         return (await self.load(txn, [encoded]))[0]
 
     async def get_many(self, txn: Reader, keys: Iterable[Any]) -> list[R | None]:
@@ -98,21 +119,33 @@ class Rows(Generic[R]):
 
     async def get_fields(self, txn: Reader, keys: Sequence[Any], fields: Sequence[str]) -> list[dict[str, Any] | None]:
         """Return some fields of rows, reading only the values that hold them."""
-        groups = self._groups_of(fields)
+        groups = self.groups_of(fields)
         places = [self._places_of(self.encoded(key), groups) for key in keys]
         found = await txn.batch_get([place for row in places for place in row]) if places else {}
+        bare = [at for at, row in enumerate(places) if not any(place in found for place in row)]
+        if bare and None not in groups:
+            # Perhaps a row that was written before its fields had a group: then the main value has them, or nothing.
+            main = {at: self.layout.row_key(self.encoded(keys[at])) for at in bare}
+            found = {**found, **await txn.batch_get(list(main.values()))}
+            places = [[main[at]] if at in main else row for at, row in enumerate(places)]
         rows: list[dict[str, Any] | None] = []
         for row in places:
             values = [found[place] for place in row if place in found]
             rows.append(self.codec.decode_fields(values, fields) if values else None)
         return rows
 
-    def _groups_of(self, fields: Sequence[str]) -> list[str | None]:
-        """Return which groups hold some fields; None stands for the main value."""
-        owner = {field: group for group, listed in self.schema.groups.items() for field in listed}
+    def check_fields(self, fields: Any) -> None:
+        """Refuse fields that the table has not."""
+        if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):
+            raise WrongType(f"fields are a list of names, not {shown(fields)}")
         for field in fields:
             if field not in self.records.fields:
                 raise self.records.error(f"has no field {field!r}; it has {', '.join(self.records.fields)}")
+
+    def groups_of(self, fields: Sequence[str]) -> list[str | None]:
+        """Return which groups hold some fields; None stands for the main value."""
+        self.check_fields(fields)
+        owner = {field: group for group, listed in self.schema.groups.items() for field in listed}
         return list(dict.fromkeys(owner.get(field) for field in fields)) or [None]
 
     def _places_of(self, encoded_key: bytes, groups: Sequence[str | None]) -> list[bytes]:
@@ -120,6 +153,16 @@ class Rows(Generic[R]):
         return [
             layout.row_key(encoded_key) if group is None else layout.group_key(encoded_key, group) for group in groups
         ]
+
+    def fields_of_entry(self, index: IndexSchema, key: bytes, value: bytes, fields: Iterable[str]) -> dict[str, Any]:
+        """Return fields that an entry holds (`planner.held_by_entries`) from it alone."""
+        row_key, covered = self.layout.read_entry(index, key, value)
+        held = dict(zip(index.fields, self.layout.entry_values(index, key), strict=True))
+        held.update(zip(self.schema.key_fields, row_key, strict=True))
+        wanted = [field for field in fields if field in index.covering]
+        if wanted:
+            held.update(self.codec.decode_fields(() if covered is None else (covered,), wanted))
+        return held
 
     async def exists(self, txn: Reader, key: Any) -> bool:
         """Tell whether a row is there."""
@@ -137,7 +180,7 @@ class Rows(Generic[R]):
     async def by(self, txn: Reader, fields: Mapping[str, Any]) -> R | None:
         """Return the row with these values in a unique index."""
         index = self.unique_index(fields)
-        values = [self.records.key_part(part.field, fields[part.field]) for part in index.parts]
+        values = [self.records.asked_part(part.field, fields[part.field]) for part in index.parts]
         if None in values:
             raise self.records.error(f"has any number of rows with None in index {index.name!r}: use query")
         await self.catalog.require(txn, index.name)
@@ -151,38 +194,61 @@ class Rows(Generic[R]):
     # --- writing ------------------------------------------------------------------------------------------------------
 
     async def put(self, txn: AsyncTransaction, records: Sequence[R], *, must_be_new: bool = False) -> None:
-        """Write rows, in the place of those with the same keys. Raises UniqueViolation, RowError, RowExists.
+        """Write rows, in the place of those with the same keys: all, or none where one is refused.
 
-        Where one of several rows is refused, those before it are written all the same.
+        Raises UniqueViolation, RowError, RowExists.
         """
-        rows = []
-        for record in records:
-            self.records.check(record)
-            key = self.layout.key_of(record)
-            rows.append((record, key, self.layout.encoded_key(key)))
+        rows = [self._new(record) for record in records]
+        writes: _Writes = {}
         if not self.schema.indexes and not must_be_new:
-            for record, _, encoded in rows:
-                for place, value in self.differ.stored(record, encoded).items():
-                    await txn.put(place, value)
-            return
-        await self.catalog.require(txn)
-        wanted: list[bytes] = []
-        entries = []
-        for record, key, encoded in rows:
-            found = self.differ.entries(record, encoded, key)
-            entries.append(found)
-            wanted.append(self.layout.row_key(encoded))
-            wanted += [one.key for one in found.values() if one.is_exclusive]
-        seen = await self._read_to_write(txn, wanted)
-        for (record, key, encoded), found in zip(rows, entries, strict=True):
-            stored = seen.get(self.layout.row_key(encoded))
-            if stored is not None and must_be_new:
-                row_key = self.layout.row_key(encoded)
-                text = f"table {self.schema.name!r} has a row with the key {shown(self._shown_key(key))} already"
-                raise RowExists(text, table=self.schema.name, key=row_key)
-            changes = self.differ.put(self.old(stored), record, encoded, key, found)
-            self._check_unique(changes.exclusive, seen)
-            await self._apply(txn, changes, seen)
+            for row in rows:
+                writes.update(self.differ.stored(row.record, row.encoded_key))
+        elif rows:
+            await self.catalog.require(txn)
+            wanted = [row.row_key for row in rows]
+            for row in rows:
+                wanted += [one.key for one in row.entries.values() if one.is_exclusive or txn.is_pessimistic]
+            seen = await self._read_to_write(txn, wanted)
+            for row in rows:
+                stored = seen.get(row.row_key)
+                if stored is not None and must_be_new:
+                    raise self._exists(row)
+                self._plan(row, self.old(stored), seen, writes)
+        await self._write(txn, writes)
+
+    def _new(self, record: R) -> _New[R]:
+        """Check a record, and find its place and its entries."""
+        self.records.check(record)
+        record = self.codec.settled(record)
+        key = self.layout.key_of(record)
+        encoded = self.layout.encoded_key(key)
+        entries = self.differ.entries(record, encoded, key) if self.schema.indexes else {}
+        return _New(record, key, encoded, self.layout.row_key(encoded), entries)
+
+    def _plan(self, row: _New[R], old: Any, seen: dict[bytes, bytes], writes: _Writes) -> None:
+        """Add to `writes` what a row changes, and to `seen` what rows that follow it would see."""
+        changes = self.differ.put(old, row.record, row.encoded_key, row.key, row.entries)
+        self._check_unique(changes.exclusive, seen)
+        for key in changes.deletes:
+            writes[key] = None
+            seen.pop(key, None)
+        writes.update(changes.puts)
+        seen.update(changes.puts)
+
+    async def _write(self, txn: AsyncTransaction, writes: _Writes) -> None:
+        """Write all, or nothing where a write is refused (too large, locked by another)."""
+        if txn.is_pessimistic and len(writes) > 1:
+            await txn.lock_keys(list(writes))  # those that are not yet, in one request
+        with contextlib.nullcontext() if txn.is_pipelined or len(writes) == 1 else txn.savepoint():
+            for key, value in writes.items():
+                if value is None:
+                    await txn.delete(key)
+                else:
+                    await txn.put(key, value)
+
+    def _exists(self, row: _New[R]) -> RowExists:
+        text = f"table {self.schema.name!r} has a row with the key {shown(self._shown_key(row.key))} already"
+        return RowExists(text, table=self.schema.name, key=row.row_key)
 
     @staticmethod
     def _shown_key(key: tuple[Any, ...]) -> Any:
@@ -194,18 +260,31 @@ class Rows(Generic[R]):
         Raises RowError for a change of the key: that is another row.
         """
         encoded = self.encoded(key)
-        found = await self._read_to_write(txn, self._places(encoded))
         places = self._places(encoded)
-        if places[0] not in found:
+        seen = await self._read_to_write(txn, places)
+        if places[0] not in seen:
             return None
-        old = self.codec.decode([found[place] for place in places if place in found])
-        new = self.records.replace(old, changes)
-        if self.encoded_of(new) != encoded:
-            raise self.records.error(
-                f"cannot change the key of a row ({', '.join(self.schema.key_fields)}): delete it and insert another"
-            )
-        await self.put(txn, [new])
-        return new
+        old = self.codec.decode([seen[place] for place in places if place in seen])
+        row = self._new(self.records.replace(old, changes))
+        if row.encoded_key != encoded:
+            raise self.records.error(self._no_key_change(old, row.record), self._changed_key_field(changes))
+        if self.schema.indexes:
+            await self.catalog.require(txn)
+            before = self.differ.entries(old, encoded, row.key)
+            wanted = [one.key for one in row.entries.values() if one.is_exclusive and one.key not in before]
+            if wanted:
+                seen.update(await self._read_to_write(txn, wanted))
+        writes: _Writes = {}
+        self._plan(row, old, seen, writes)
+        await self._write(txn, writes)
+        return row.record
+
+    def _changed_key_field(self, changes: Mapping[str, Any]) -> str:
+        return next((name for name in self.schema.key_fields if name in changes), "")
+
+    def _no_key_change(self, old: R, new: R) -> str:
+        was, wish = (shown(self._shown_key(self.layout.key_of(one))) for one in (old, new))
+        return f"is part of the key, which cannot change from {was} to {wish}: delete the row and insert another"
 
     def encoded_of(self, record: R) -> bytes:
         """Return the bytes of a record's key."""
@@ -216,13 +295,15 @@ class Rows(Generic[R]):
         encoded_keys = list(dict.fromkeys(self.encoded(key) for key in keys))
         row_keys = [self.layout.row_key(encoded) for encoded in encoded_keys]
         seen = await self._read_to_write(txn, row_keys) if row_keys else {}
+        writes: _Writes = {}
         count = 0
         for encoded, row_key in zip(encoded_keys, row_keys, strict=True):
             stored = seen.get(row_key)
             if stored is not None:
                 key = self.layout.key_of_row(row_key)
-                await self._apply(txn, self.differ.delete(self.old(stored), encoded, key), seen)
+                writes.update(dict.fromkeys(self.differ.delete(self.old(stored), encoded, key).deletes))
                 count += 1
+        await self._write(txn, writes)
         return count
 
     async def _read_to_write(self, txn: AsyncTransaction, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -254,13 +335,3 @@ class Rows(Generic[R]):
             value=entry.values,
             key=entry.key,
         )
-
-    @staticmethod
-    async def _apply(txn: AsyncTransaction, changes: Changes, seen: dict[bytes, bytes]) -> None:
-        """Write changes, and remember them for the rows of the same call that follow."""
-        for key in changes.deletes:
-            await txn.delete(key)
-            seen.pop(key, None)
-        for key, value in changes.puts.items():
-            await txn.put(key, value)
-            seen[key] = value

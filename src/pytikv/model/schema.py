@@ -64,7 +64,7 @@ class Index:
     unique: whether no two rows may have the same values; rows with a None among them are left out of that.
     covering: further fields kept with the entries, so that a query which needs only those reads no rows.
     where: a function of a record; rows for which it is false have no entry (a partial index). The same record must
-        always give the same answer.
+        always give the same answer. In a table with field groups it sees the fields that no group holds, and no more.
     each: the part, a field that holds a collection, of whose distinct elements each has an entry.
     name: of the index; the fields' names joined by `_` where none is given. Entries lie under it.
     """

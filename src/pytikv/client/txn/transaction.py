@@ -206,6 +206,11 @@ class AsyncTransaction:
         """Whether it locks keys as it writes them."""
         return self._options.pessimistic
 
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether writes are sent to the stores as they come."""
+        return self._options.pipelined
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes) -> bytes | None:
