@@ -6,26 +6,35 @@ A query is conditions on fields, all of which must hold:
 
 A condition is a value (equal), a tuple `(low, high)` (half-open; None: unbounded), a list or set (any of these values),
 or `Prefix("ab")` (texts and bytes that begin so). Equality holds for None too; a range with an end leaves None out.
+Values are of the field's declared type. A tuple as a value is asked for in a list. A condition on a field that some
+index has as its `each` is about elements: one of them must meet it, whichever way the rows are found.
 
 The table's key and each index are *ways*. A way serves the conditions on its leading parts: any number of values or
 lists of values, then at most one range or prefix. Chosen is the way that serves most conditions; among equals one that
 ends in no range, then the key, a unique index, the one with the fewest parts. What it does not serve is left for a
 filter. A partial index is taken only when it is named (`index=`), and so is one over elements unless there is a
-condition on them. Where no way serves any condition the query would read the whole table: that must be said
-(`scan=True`). Without conditions the way is the key, or the index that is named.
+condition on them: both leave rows out. Where no way serves any condition the query would read the whole table: that
+must be said (`scan=True`). Without conditions the way is the key, or the index that is named.
 
-Rows come in the way's order; of lists, in the order of the values in it.
+Rows come in the way's order; of lists, in the order of the values in it; by an index over elements, each row once, at
+the first of its entries that the query meets.
+
+Entries answer a query alone (`held_by_entries`) that asks for no fields but covered ones and those that keys give back
+as they were: ints, floats, strs, bytes, bools, UUIDs and None. (Enums, times and Decimals come as equal values of
+another form.)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import itertools
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pytikv.errors import InvalidArgument, WrongType
-from pytikv.model.errors import RowError, shown
+from pytikv.model.errors import shown
 from pytikv.model.layout import Layout, Span
 from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, Part, TableSchema
@@ -33,9 +42,10 @@ from pytikv.model.tuples import prefix_range
 
 _Range = tuple[bytes, bytes]
 
-__all__ = ["MAX_RANGES", "Plan", "Prefix", "check_limit", "matches", "plan_query"]
+__all__ = ["MAX_RANGES", "Plan", "Prefix", "check_limit", "held_by_entries", "matches", "plan_query"]
 
 MAX_RANGES: Final = 1024
+_KEPT_BY_KEYS: Final = frozenset({int, float, str, bytes, bool, uuid.UUID, type(None)})
 
 
 class Prefix:
@@ -62,13 +72,27 @@ class Plan:
     """Groups of ranges; those of one group are to be merged (one a shard), groups follow one another."""
     filters: dict[str, Any]
     """Conditions that are left for each row."""
+    elements: frozenset[str]
+    """The fields whose conditions are about elements."""
     reverse: bool
 
     def describe(self) -> str:
         """Say in a few words what is read."""
-        way = "the key" if self.index is None else f"index {self.index.name}"
-        rest = f", filtering {', '.join(self.filters)}" if self.filters else ""
-        return f"{sum(map(len, self.spans))} ranges of {way}{rest}"
+        way = "the key" if self.index is None else f"index {self.index.name!r}"
+        count = sum(map(len, self.spans))
+        turned = ", from the end" if self.reverse else ""
+        rest = f", filtered by {' and '.join(self.filters)}" if self.filters else ""
+        return f"{count} range{'' if count == 1 else 's'} of {way}{turned}{rest}"
+
+    def identity(self) -> str:
+        """Return what tells this query from others, the same in every process: for cursors."""
+        ranges = [[(span.start, span.end) for span in group] for group in self.spans]
+        filters = sorted((field, _identity(wanted)) for field, wanted in self.filters.items())
+        return repr((None if self.index is None else self.index.name, ranges, filters, self.reverse))
+
+
+def _identity(wanted: Any) -> Any:
+    return sorted(map(repr, wanted)) if isinstance(wanted, (list, set, frozenset)) else repr(wanted)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,32 +115,66 @@ def plan_query(
     scan: bool = False,
 ) -> Plan:
     """Return the plan of a query. Raises RowError: an unknown field or index, no way that serves, too many ranges."""
-    for field in conditions:
+    elements = frozenset(one.each for one in schema.indexes.values() if one.each is not None)
+    for field, wanted in conditions.items():
         if field not in records.fields:
             raise records.error(f"has no field {field!r}; it has {', '.join(records.fields)}")
-    way = _choose(schema, records, conditions, index, scan)
+        _check_condition(records, field, wanted, None if field in elements else records.fields[field].classes)
+    way = _choose(schema, records, conditions, elements, index, scan)
     served = way.parts[: way.served]
     spans = _spans(layout, records, way, [conditions[part.field] for part in served], reverse)
     filters = {field: wanted for field, wanted in conditions.items() if field not in {part.field for part in served}}
-    each = None if way.index is None else way.index.each
-    if each is not None and each in filters:
-        raise records.error(f"cannot filter by elements; give conditions on what stands before {each!r} too", each)
-    return Plan(way.index, spans, filters, reverse)
+    return Plan(way.index, spans, filters, elements, reverse)
+
+
+def _check_condition(records: Records[Any], field: str, wanted: Any, classes: tuple[type, ...] | None) -> None:
+    """Refuse a condition that no row can be compared with."""
+    if isinstance(wanted, Prefix):
+        values: Iterable[Any] = [wanted.text]
+    elif isinstance(wanted, tuple):
+        if len(wanted) != 2:
+            raise records.error(f"is asked for {shown(wanted)}: a range is (low, high)", field)
+        values = [end for end in wanted if end is not None]
+    else:
+        values = _listed(wanted)
+    for value in values:
+        fits = classes is None or value is None or isinstance(value, classes)
+        if not fits or (classes is not None and type(value) is bool and bool not in classes and int in classes):
+            names = " or ".join("None" if one is type(None) else one.__name__ for one in classes or ())
+            raise records.error(f"holds {names}, and is asked for {shown(value)}", field)
+
+
+def _listed(wanted: Any) -> list[Any]:
+    return list(wanted) if isinstance(wanted, (list, set, frozenset)) else [wanted]
+
+
+def held_by_entries(schema: TableSchema, records: Records[Any], index: IndexSchema) -> frozenset[str]:
+    """Return the fields that the entries of an index give by themselves; none for one over elements."""
+    if index.each is not None:
+        return frozenset()
+    keyed = {*index.fields, *schema.key_fields} - set(index.covering)
+    kept = {field for field in keyed if _KEPT_BY_KEYS.issuperset(records.fields[field].classes or (object,))}
+    return frozenset({*index.covering, *kept})
 
 
 # --- the way ----------------------------------------------------------------------------------------------------------
 
 
 def _choose(
-    schema: TableSchema, records: Records[Any], conditions: Mapping[str, Any], index: str | None, scan: bool
+    schema: TableSchema,
+    records: Records[Any],
+    conditions: Mapping[str, Any],
+    elements: frozenset[str],
+    index: str | None,
+    scan: bool,
 ) -> _Way:
     if index is not None:
         if index not in schema.indexes:
             raise records.error(f"has no index {index!r}; it has {', '.join(schema.indexes) or 'none'}")
-        return _way(schema.indexes[index], schema.indexes[index].parts, conditions)
-    ways = [_way(None, schema.key, conditions)]
+        return _way(schema.indexes[index], schema.indexes[index].parts, conditions, elements)
+    ways = [_way(None, schema.key, conditions, elements)]
     ways += [
-        _way(one, one.parts, conditions)
+        _way(one, one.parts, conditions, elements)
         for one in schema.indexes.values()
         if one.where is None and (one.each is None or one.each in conditions)
     ]
@@ -136,11 +194,16 @@ def _worth(way: _Way) -> tuple[int, bool, bool, bool, int]:
     return (way.served, not way.ends_in_range, way.index is None, is_unique, -len(way.parts))
 
 
-def _way(index: IndexSchema | None, parts: tuple[Part, ...], conditions: Mapping[str, Any]) -> _Way:
+def _way(
+    index: IndexSchema | None, parts: tuple[Part, ...], conditions: Mapping[str, Any], elements: frozenset[str]
+) -> _Way:
     served = 0
+    each = None if index is None else index.each
     for part in parts:
-        if part.field not in conditions:
+        if part.field not in conditions or (part.field in elements and part.field != each):
             break
+        if part.is_descending and isinstance(conditions[part.field], Prefix):
+            break  # downward, texts with a common beginning are no range: left to the filter
         served += 1
         if isinstance(conditions[part.field], (tuple, Prefix)):
             return _Way(index, parts, served, True)
@@ -171,8 +234,7 @@ def _spans(layout: Layout, records: Records[Any], way: _Way, wanted: list[Any], 
 
 
 def _values(records: Records[Any], part: Part, wanted: Any) -> list[Any]:
-    listed = list(wanted) if isinstance(wanted, (list, set, frozenset)) else [wanted]
-    return [records.key_part(part.field, value) for value in listed]
+    return [records.key_part(part.field, value) for value in _listed(wanted)]
 
 
 def _bounds(
@@ -191,12 +253,12 @@ def _bounds(
 
     everything = prefix_range(layout.index_prefix(parts, before, what))
     if isinstance(wanted, Prefix):
-        return _prefix_bounds(records, part, encoded, wanted)
-    if len(wanted) != 2:
-        raise records.error(f"is asked for {shown(wanted)}: a range is (low, high)", part.field)
+        low_key: bytes = encoded(wanted.text)[:-1]  # without the end of the text
+        # What goes on after the beginning: any byte but the end 00, and 00 ff for a zero in the text.
+        return low_key, _after(low_key)
     low, high = wanted
     try:
-        if low is not None and high is not None and not low < high:
+        if low is not None and high is not None and not _ordered(low) < _ordered(high):
             return (b"", b"")
     except TypeError as error:
         raise records.error(f"is asked for a range of unlike ends, {shown(wanted)}", part.field) from error
@@ -211,26 +273,25 @@ def _bounds(
     return first, encoded(None) if low is None else prefix_range(encoded(low))[1]
 
 
-def _prefix_bounds(records: Records[Any], part: Part, encoded: Any, wanted: Prefix) -> _Range:
-    if part.is_descending:
-        raise records.error("sorts downward, where texts with a common beginning are no range", part.field)
-    low: bytes = encoded(wanted.text)
-    low = low[:-1]  # without the end of the text
-    # What goes on after the beginning: any byte but the end 00, and 00 ff for a zero in the text.
-    return low, _after(low)
-
-
 def _after(prefix: bytes) -> bytes:
     cut = prefix.rstrip(b"\xff")
     return cut[:-1] + bytes((cut[-1] + 1,)) if cut else b""
 
 
-def matches(records: Records[Any], record: Any, filters: Mapping[str, Any]) -> bool:
-    """Tell whether a record meets the conditions that are left. Raises RowError for values that do not compare."""
-    for field, wanted in filters.items():
-        value = records.get(record, field)
+def _ordered(value: Any) -> Any:
+    """Return what a value is ordered by: an Enum by its value, as in keys."""
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def matches(records: Records[Any], value_of: Callable[[str], Any], plan: Plan) -> bool:
+    """Tell whether a row meets the conditions that are left. Raises RowError for values that do not compare."""
+    for field, wanted in plan.filters.items():
+        value = value_of(field)
         try:
-            if not _meets(value, wanted):
+            if field in plan.elements:
+                if value is None or not any(_meets(one, wanted) for one in value):
+                    return False
+            elif not _meets(value, wanted):
                 return False
         except TypeError as error:
             raise records.error(f"holds {shown(value)}, which does not compare with {shown(wanted)}", field) from error
@@ -243,12 +304,11 @@ def _meets(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, Prefix):
         return isinstance(value, type(wanted.text)) and value.startswith(wanted.text)  # type: ignore[arg-type]
     if isinstance(wanted, tuple):
-        if len(wanted) != 2:
-            raise RowError(f"{shown(wanted)} is no range: (low, high)")
         low, high = wanted
         if value is None:
             return low is None and high is None
-        return (low is None or value >= low) and (high is None or value < high)
+        at = _ordered(value)
+        return (low is None or at >= _ordered(low)) and (high is None or at < _ordered(high))
     return bool(value == wanted)
 
 

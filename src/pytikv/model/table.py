@@ -25,6 +25,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
+from pytikv.client.arguments import check_count
 from pytikv.client.txn.blocking import Snapshot, Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.snapshot import AsyncSnapshot
@@ -35,8 +36,8 @@ from pytikv.model.cursor import open_cursor, seal_cursor
 from pytikv.model.errors import SchemaError
 from pytikv.model.layout import Layout
 from pytikv.model.maintain import CheckReport, Maintenance
-from pytikv.model.planner import Plan, check_limit, plan_query
-from pytikv.model.query import RowPages, iterate_rows
+from pytikv.model.planner import Plan, check_limit, held_by_entries, plan_query
+from pytikv.model.query import RowPages, Wish, iterate_rows
 from pytikv.model.records import records_of
 from pytikv.model.rows import Rows
 from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
@@ -214,6 +215,32 @@ class Table(Generic[R]):
         self,
         txn: BlockingReader,
         *,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Iterator[dict[str, Any]]: ...
+    @overload
+    def query(
+        self,
+        txn: AsyncReader,
+        *,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> AsyncIterator[dict[str, Any]]: ...
+    @overload
+    def query(
+        self,
+        txn: BlockingReader,
+        *,
         index: str | None = None,
         reverse: bool = False,
         limit: int | None = None,
@@ -237,6 +264,7 @@ class Table(Generic[R]):
         self,
         txn: Any,
         *,
+        fields: Sequence[str] | None = None,
         index: str | None = None,
         reverse: bool = False,
         limit: int | None = None,
@@ -252,10 +280,15 @@ class Table(Generic[R]):
 
         index: the index to go by; needed for a partial one. reverse: from the other end. limit: how many rows, None:
         all. where: a further condition, a function of a row. scan: whether to read the whole table where no key or
-        index begins with a field that is asked for; RowError otherwise, which says so.
+        index begins with a field that is asked for; RowError otherwise, which says so. fields: dicts of these alone in
+        place of records; where the index covers them (and the conditions, and there is no `where`) no rows are read,
+        and no field groups otherwise that are not needed.
+
+        `explain` tells how a query is answered. Raises SchemaError for an index that is not built.
         """
         plan = self._plan(conditions, index=index, reverse=reverse, scan=scan)
-        return _iterate(txn, self.rows, plan, limit, where)
+        check_limit(limit)
+        return _iterate(txn, self.rows, plan, Wish(limit=limit, where=where, fields=fields))
 
     def _plan(
         self, conditions: Mapping[str, Any], *, index: str | None = None, reverse: bool = False, scan: bool = False
@@ -265,18 +298,74 @@ class Table(Generic[R]):
             self.schema, rows.records, rows.layout, conditions, index=index, reverse=bool(reverse), scan=bool(scan)
         )
 
+    def explain(self, *, fields: Sequence[str] | None = None, **query: Any) -> str:
+        """Say how a query is answered, as "1 range of index 'age', filtered by city": what `query` takes, but no txn.
+
+        Nothing is read.
+        """
+        where = query.pop("where", None)
+        query.pop("limit", None)
+        plan = self._planned(query)
+        text = plan.describe() + (", filtered by a function" if where is not None else "")
+        if plan.index is None:
+            return text
+        held = held_by_entries(self.schema, self.rows.records, plan.index)
+        is_covered = fields is not None and where is None and held.issuperset((*fields, *plan.filters))
+        return f"{text}; {'entries alone' if is_covered else 'rows'} are read"
+
     @overload
-    def first(self, txn: BlockingReader, **query: Any) -> R | None: ...
+    def first(
+        self,
+        txn: BlockingReader,
+        *,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> dict[str, Any] | None: ...
     @overload
-    def first(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, R | None]: ...
+    def first(
+        self,
+        txn: AsyncReader,
+        *,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Coroutine[Any, Any, dict[str, Any] | None]: ...
+    @overload
+    def first(
+        self,
+        txn: BlockingReader,
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> R | None: ...
+    @overload
+    def first(
+        self,
+        txn: AsyncReader,
+        *,
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Coroutine[Any, Any, R | None]: ...
     def first(self, txn: Any, **query: Any) -> Any:
         """Return the first row of a query, None where it has none. Takes what `query` takes, but for limit."""
         return drive(txn, self._first, query)
 
-    async def _first(self, txn: AsyncReader, query: dict[str, Any]) -> R | None:
-        where = query.pop("where", None)
-        pages = RowPages(txn, self.rows, self._planned(query), limit=1, where=where)
-        found = await pages.next_page()
+    async def _first(self, txn: AsyncReader, query: dict[str, Any]) -> Any:
+        wish = Wish(limit=1, where=query.pop("where", None), fields=query.pop("fields", None))
+        found = await RowPages(txn, self.rows, self._planned(query), wish).next_page()
         return found[0] if found else None
 
     def _planned(self, query: dict[str, Any]) -> Plan:
@@ -289,7 +378,10 @@ class Table(Generic[R]):
     @overload
     def count(self, txn: AsyncReader, **query: Any) -> Coroutine[Any, Any, int]: ...
     def count(self, txn: Any, **query: Any) -> Any:
-        """Return how many rows a query has. Rows themselves are read only where a filter must see them."""
+        """Return how many rows a query has; takes what `query` takes, but for fields.
+
+        Rows themselves are read only where a filter must see them.
+        """
         return drive(txn, self._count, query)
 
     async def _count(self, txn: AsyncReader, query: dict[str, Any]) -> int:
@@ -297,34 +389,81 @@ class Table(Generic[R]):
         check_limit(limit)
         plan = self._planned(query)
         needs_values = plan.filters or where is not None or (plan.index is not None and plan.index.each is not None)
-        return await RowPages(txn, self.rows, plan, limit=limit, where=where, keys_only=not needs_values).count()
+        wish = Wish(limit=limit, where=where, fields=(), keys_only=not needs_values)
+        return await RowPages(txn, self.rows, plan, wish).count()
 
     @overload
-    def page(self, txn: BlockingReader, *, limit: int, cursor: str | None = None, **query: Any) -> Page[R]: ...
+    def page(
+        self,
+        txn: BlockingReader,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Page[dict[str, Any]]: ...
     @overload
     def page(
-        self, txn: AsyncReader, *, limit: int, cursor: str | None = None, **query: Any
+        self,
+        txn: AsyncReader,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        fields: Sequence[str],
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Coroutine[Any, Any, Page[dict[str, Any]]]: ...
+    @overload
+    def page(
+        self,
+        txn: BlockingReader,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
+    ) -> Page[R]: ...
+    @overload
+    def page(
+        self,
+        txn: AsyncReader,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        index: str | None = None,
+        reverse: bool = False,
+        where: Callable[[R], bool] | None = None,
+        scan: bool = False,
+        **conditions: Any,
     ) -> Coroutine[Any, Any, Page[R]]: ...
     def page(self, txn: Any, *, limit: int, cursor: str | None = None, **query: Any) -> Any:
         """Return up to `limit` rows of a query, and the cursor of what follows (None: nothing does).
 
         `cursor`: of the page before, for the same query; None: from the beginning. It is a text that can travel through
-        a browser, and is refused (CursorError) when it was changed or comes from another query. Pages may be read in
-        different transactions; rows that come or go meanwhile are seen or not, each row at most once.
+        a browser, and is refused (CursorError) when it was changed or comes from another query; `limit`, `fields` and
+        `where` may differ. Pages may be read in different transactions and processes; rows that come or go meanwhile
+        are seen or not, each row at most once unless its place in the order changes.
         """
-        check_limit(limit)
+        check_count("limit", limit, low=1)
         return drive(txn, self._page, limit, cursor, query)
 
-    async def _page(self, txn: AsyncReader, limit: int, cursor: str | None, query: dict[str, Any]) -> Page[R]:
-        where = query.pop("where", None)
-        text = repr((self.schema.fingerprint, sorted(query.items(), key=lambda item: item[0])))
+    async def _page(self, txn: AsyncReader, limit: int, cursor: str | None, query: dict[str, Any]) -> Page[Any]:
+        where, fields = query.pop("where", None), query.pop("fields", None)
+        plan = self._planned(query)
+        text = plan.identity()
         after = None if cursor is None else open_cursor(self._cursor_key, text, cursor)
-        pages = RowPages(txn, self.rows, self._planned(query), limit=limit, where=where, after=after)
-        rows: list[R] = []
-        while found := await pages.next_page():
-            rows += found
-        more = len(rows) == limit > 0 and pages.position is not None
-        return Page(rows, seal_cursor(self._cursor_key, text, pages.position) if more and pages.position else None)
+        rows, position = await RowPages(txn, self.rows, plan, Wish(after=after, where=where, fields=fields)).take(limit)
+        return Page(rows, None if position is None else seal_cursor(self._cursor_key, text, position))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -482,16 +621,15 @@ class Page(NamedTuple, Generic[R]):
     cursor: str | None
 
 
-def _iterate(txn: Any, rows: Rows[R], plan: Plan, limit: int | None, where: Callable[[R], bool] | None) -> Any:
-    check_limit(limit)
+def _iterate(txn: Any, rows: Rows[Any], plan: Plan, wish: Wish) -> Any:
     if isinstance(txn, (Transaction, Snapshot)):
-        return _iterate_blocking(txn, RowPages(txn._core, rows, plan, limit=limit, where=where))
+        return _iterate_blocking(txn, RowPages(txn._core, rows, plan, wish))
     if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
-        return iterate_rows(RowPages(txn, rows, plan, limit=limit, where=where))
+        return iterate_rows(RowPages(txn, rows, plan, wish))
     raise _no_transaction(txn)
 
 
-def _iterate_blocking(txn: BlockingReader, pages: RowPages[R]) -> Iterator[R]:
+def _iterate_blocking(txn: BlockingReader, pages: RowPages[Any]) -> Iterator[Any]:
     while page := txn._rt.run(pages.next_page()):
         yield from page
 
