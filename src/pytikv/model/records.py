@@ -129,6 +129,13 @@ class Records(ABC, Generic[R]):
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         """Return a copy with other values in some fields. Raises RowError for a value or name that does not fit."""
 
+    def _plain_values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
+        """Return fields as they will be read: an int in a field of floats is a float."""
+        values = {name: getattr(record, name) for name in names}
+        for name in self._floats & values.keys():
+            values[name] = self.key_part(name, values[name])
+        return values
+
     def _refuse_unknown(self, changes: Mapping[str, Any]) -> None:
         for name in changes:
             if name not in self.fields:
@@ -157,7 +164,7 @@ class _Dataclass(Records[R]):
     kind = "dataclass"
 
     def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in names}
+        return self._plain_values(record, names)
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         self._refuse_unknown(changes)
@@ -171,7 +178,7 @@ class _Struct(Records[R]):
     kind = "struct"
 
     def values(self, record: Any, names: Iterable[str]) -> dict[str, Any]:
-        return {name: getattr(record, name) for name in names}
+        return self._plain_values(record, names)
 
     def replace(self, record: R, changes: Mapping[str, Any]) -> R:
         import msgspec
