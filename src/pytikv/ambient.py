@@ -192,6 +192,8 @@ class context(_Surrounding):
         self._changes = CallContext.check({name: value for name, value in said.items() if value is not None})
         if service_class is not None and not isinstance(service_class, str):
             raise WrongType(f"service_class is a string, not {type(service_class).__name__}")
+        if service_class == "":
+            raise InvalidArgument("service_class names a row of the client's sla, and not ''")
         self._service_class = service_class
         self._seconds: float | None = None
         self._token = None

@@ -8,7 +8,8 @@
 They stand around each other like the skins of an onion: the first one given is entered first and left last, and the
 innermost `proceed` is the RPC itself, a connection to the store included. Each try of a call is an RPC of its own. An
 interceptor may wait, change the request (`rpc.with_request`), answer in the RPC's place by not calling `proceed`, or
-raise. `proceed` may be awaited more than once; that is on the interceptor's head.
+raise. One that is no `async def`, or returns no bytes, fails the call (WrongType). `proceed` may be awaited more than
+once; that is on the interceptor's head.
 
 Requests and answers are serialized messages of the RPC's type (kvproto's kvrpcpb), as on the wire. RPCs to PD are not
 intercepted. What an interceptor raises ends the call as it is, but for the connection's own errors, which are retried

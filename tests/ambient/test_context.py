@@ -84,6 +84,7 @@ def test_ids_in_other_spellings() -> None:
         ("tenant_id", "a\r\nx: y", "printable"),
         ("request_source", "\ud800", "printable"),
         ("priority", "urgent", "'low', 'normal' or 'high'"),
+        ("service_class", "", "names a row"),
         ("user_token", "two words", "visible ASCII"),
         ("user_token", "x" * 16385, "visible ASCII"),
         ("baggage", {"a b": "x"}, "name in baggage"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pytikv
-from pytikv.errors import CommitUndetermined, ConfigError, Overloaded, WriteConflict, format_key
+from pytikv.errors import CommitUndetermined, ConfigError, Overloaded, WriteConflict, WrongType, format_key
 from pytikv.observe import telemetry
 from pytikv.observe.log_lines import FACTS, MAX_LINE, line, scrub
 from pytikv.observe.telemetry import Telemetry, current_record
@@ -211,10 +211,12 @@ def test_at_the_root_each_record_is_written_once() -> None:
     assert [one["message"] for one in lines(stream)] == ["ours", "theirs"]
 
 
-@pytest.mark.parametrize("options", [{"level": "LOUD"}, {"level": True}, {"calls": "some"}])
+@pytest.mark.parametrize(
+    "options", [{"level": "LOUD"}, {"level": True}, {"calls": "some"}, {"stream": "f.log"}, {"service": 5}]
+)
 def test_what_there_is_not_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        pytikv.logging.json(io.StringIO(), **options)
+    with pytest.raises((ConfigError, WrongType)):
+        pytikv.logging.json(**{"stream": io.StringIO(), **options})
     assert not [h for h in logging.getLogger("pytikv").handlers if isinstance(h, logging.StreamHandler)]
 
 

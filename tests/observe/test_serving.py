@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import pytikv
-from pytikv.errors import ConfigError
+from pytikv.errors import ConfigError, WrongType
 from pytikv.observe import metrics, telemetry
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -97,6 +97,12 @@ def test_a_port_in_use() -> None:
         metrics.serve(port=70_000)
     with pytest.raises(ConfigError, match=r"cannot be served at 192\.0\.2\.1:0"):
         metrics.serve(host="192.0.2.1")
+
+
+@pytest.mark.parametrize("place", [{"port": "9100"}, {"port": 1.5}, {"port": True}, {"host": 5}])
+def test_what_is_no_port_and_no_host(place: dict[str, Any]) -> None:
+    with pytest.raises(WrongType, match=f"^{next(iter(place))} is a"):
+        metrics.serve(**place)
 
 
 def test_a_scraper_that_goes_away_hurts_nobody() -> None:

@@ -98,8 +98,21 @@ def test_a_call_in_a_call(ear: Ear, calls: Telemetry) -> None:
     assert (first.method, first.parent, second.parent) == ("inner", second, None)
 
 
+class Stranger(Exception):
+    """Has a code of its own, which could be any text."""
+
+    code = "stranger-4711"
+
+
 @pytest.mark.parametrize(
-    ("error", "status"), [(Overloaded("no"), "Overloaded"), (ValueError(), "error"), (KeyboardInterrupt(), "cancelled")]
+    ("error", "status"),
+    [
+        (Overloaded("no"), "Overloaded"),
+        (ValueError(), "error"),
+        (KeyboardInterrupt(), "cancelled"),
+        (Stranger(), "error"),
+        (SystemExit("my secret"), "cancelled"),
+    ],
 )
 def test_how_a_call_failed(ear: Ear, calls: Telemetry, error: BaseException, status: str) -> None:
     coroutine = calls.run("raw_get", fail(error))

@@ -149,3 +149,24 @@ def test_names_of_slots():
     assert NAME_OF_SLOT[RAW_GET.slot] == "RawGet"
     assert is_write_name(RAW_PUT.name)
     assert not is_write_name(RAW_GET.name)
+
+
+def test_one_that_returns_what_is_no_answer_is_told_so(play):
+    async def text(rpc, proceed):
+        await proceed(rpc)
+        return "done"
+
+    async def script(scene):
+        for interceptor, message in (
+            (lambda rpc, proceed: None, "`async def.*returned nothing"),
+            (text, "not the ser"),
+        ):
+            client = await scene.connect(interceptors=(interceptor,))
+            with pytest.raises(pytikv.WrongType, match=message) as read:
+                await client.get(b"a")
+            assert read.value.outcome is Outcome.NOT_APPLIED
+            with pytest.raises(pytikv.WrongType) as write:
+                await client.put(b"a", b"1")
+            assert write.value.outcome is (Outcome.UNDETERMINED if interceptor is text else Outcome.NOT_APPLIED)
+
+    play(script)

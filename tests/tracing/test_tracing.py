@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import pytikv
 from pytikv.ambient import current_context
-from pytikv.errors import KeyExists, WriteConflict
+from pytikv.errors import KeyExists, WriteConflict, WrongType
 from pytikv.observe import telemetry, tracing
 from pytikv.observe.telemetry import CallRecord, Telemetry, current_record
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -282,6 +282,12 @@ def test_a_span_that_is_not_sampled_has_nothing_but_ids() -> None:
     assert len(telemetry.trace_id_of(record)) == 32
     assert set(record.extra or {}) == {"trace"}
     found.provider.shutdown()
+
+
+def test_what_is_no_provider_is_refused() -> None:
+    with pytest.raises(WrongType, match="is an OpenTelemetry TracerProvider, not str"):
+        tracing.enable("otlp")  # type: ignore[arg-type]
+    assert not telemetry.sinks()
 
 
 def test_without_a_provider_calls_pass_by_and_the_first_after_one_is_traced() -> None:

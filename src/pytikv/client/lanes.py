@@ -36,9 +36,9 @@ from pytikv.client.rpcs import (
     REGION_ERROR,
     is_write_name,
 )
-from pytikv.errors import ConnectionFailed, Outcome, TikvError
+from pytikv.errors import ConnectionFailed, Outcome, TikvError, WrongType
 from pytikv.interceptors import Interceptor, Proceed, RpcInfo
-from pytikv.observe.telemetry import CallRecord, current_record
+from pytikv.observe.telemetry import CallRecord, current_record, status_of
 from pytikv.wire.channel import ClientChannel, Metadata
 from pytikv.wire.errors import RpcError, Status
 
@@ -207,13 +207,28 @@ class Lane:
         name = _name_of(slot, path)
         rpc = RpcInfo(name, self.address, is_write=is_write_name(name), deadline=deadline, request=request)
         try:
-            return await proceed(rpc)
+            data = await proceed(rpc)
+            if not isinstance(data, bytes):
+                raise WrongType(f"an interceptor of {name} returned {_kind(data)}, not the serialized answer's bytes")
+            return data
         except Exception as error:
             raise _account_for(error, rpc, met) from error.__cause__
 
 
 def _around(interceptor: Interceptor, proceed: Proceed) -> Proceed:
-    return lambda rpc: interceptor(rpc, proceed)
+    def enter(rpc: RpcInfo) -> Coroutine[Any, Any, bytes]:
+        answer = interceptor(rpc, proceed)
+        if not hasattr(answer, "__await__"):
+            raise WrongType(
+                f"interceptors are `async def (rpc, proceed)`, and {interceptor!r} returned {_kind(answer)}"
+            )
+        return answer
+
+    return enter
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _account_for(error: Exception, rpc: RpcInfo, met: list[BaseException | None]) -> Exception:
@@ -240,10 +255,7 @@ def _name_of(slot: int, path: bytes) -> str:
 
 
 def _status_of(error: BaseException) -> str:
-    if isinstance(error, RpcError):
-        return Status.name_of(error.status)
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) else "error" if isinstance(error, Exception) else "cancelled"
+    return Status.name_of(error.status) if isinstance(error, RpcError) else status_of(error)
 
 
 class _Apart:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
 from pytikv.ambient import current_context
-from pytikv.errors import ConfigError
+from pytikv.errors import ConfigError, WrongType
 from pytikv.observe import telemetry
 from pytikv.observe.log_lines import FACTS, call_facts, error_text, line
 from pytikv.observe.rate_limit import RateLimit
@@ -133,6 +133,10 @@ def install(
     number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
     if not isinstance(number, int) or isinstance(number, bool):
         raise ConfigError(f"level must be DEBUG, INFO, WARNING, ERROR, CRITICAL or a number, not {level!r}")
+    if stream is not None and not callable(getattr(stream, "write", None)):
+        raise WrongType(f"stream is a text file to write to, not {type(stream).__name__}")
+    if not isinstance(service, str):
+        raise WrongType(f"service is a string, not {type(service).__name__}")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(service))
     target = logging.getLogger() if root else logger

@@ -33,6 +33,7 @@ from types import CoroutineType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pytikv.ambient import CallContext, current_ambient
+from pytikv.errors import TikvError
 
 __all__ = [
     "MAX_STEPS",
@@ -295,8 +296,9 @@ def _fail(record: CallRecord, error: BaseException) -> None:
 
 def status_of(error: BaseException) -> str:
     """Return how a failure is called in a `status`: the `code` of a TikvError, ``error`` or ``cancelled``."""
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) else "error" if isinstance(error, Exception) else "cancelled"
+    if isinstance(error, TikvError):
+        return error.code
+    return "error" if isinstance(error, Exception) else "cancelled"  # a stranger's `code` may be any text
 
 
 def _on_fault(hook: Callable[..., None], error: Exception) -> None:

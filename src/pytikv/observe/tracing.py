@@ -35,7 +35,7 @@ from typing import Any, Final
 
 from pytikv import ambient
 from pytikv._version import __version__
-from pytikv.errors import ConfigError
+from pytikv.errors import ConfigError, WrongType
 from pytikv.observe import telemetry
 from pytikv.observe.log_lines import error_text
 from pytikv.observe.semconv import (
@@ -234,9 +234,12 @@ def enable(tracer_provider: TracerProvider | None = None) -> Tracing:
     """Trace all clients of the process from now on. Returns what switches it off: `close`, or the end of a `with`.
 
     `tracer_provider`: None for the global one, which may be set later. Switched on already with the same wish, the
-    same object is returned; with another provider, that one takes over. Any thread may call.
+    same object is returned; with another provider, that one takes over. Any thread may call. Raises WrongType for
+    what is no provider.
     """
     global _on
+    if tracer_provider is not None and not callable(getattr(tracer_provider, "get_tracer", None)):
+        raise WrongType(f"tracer_provider is an OpenTelemetry TracerProvider, not {type(tracer_provider).__name__}")
     with _lock:
         previous = _on
         if previous is not None and tracer_provider is None:

@@ -26,7 +26,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import REGISTRY, CollectorRegistry, make_asgi_app, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from pytikv.errors import ConfigError
+from pytikv.errors import ConfigError, WrongType
 from pytikv.observe.metrics.buckets import IS_MULTIPROCESS
 from pytikv.observe.metrics.sink import install
 
@@ -97,6 +97,10 @@ class MetricsServer:
 
     def __init__(self, port: int = 0, host: str = "127.0.0.1", registry: CollectorRegistry | None = None) -> None:
         """Use `client.serve_metrics` or `serve` instead."""
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise WrongType(f"port is a number between 0 and 65535, not {port!r}")
+        if not isinstance(host, str):
+            raise WrongType(f"host is a string, not {type(host).__name__}")
         app = wsgi_app(registry)
         kind = _SixServer if ":" in host else _Server
         try:
@@ -145,7 +149,7 @@ class MetricsServer:
 def serve(port: int = 0, host: str = "127.0.0.1", registry: CollectorRegistry | None = None) -> MetricsServer:
     """Install the metrics and serve them at `http://HOST:PORT/metrics`; port 0: any that is free (`.port` tells).
 
-    Raises ConfigError where the port is in use or the host is not this machine's.
+    Raises ConfigError where the port is in use or the host is not this machine's, WrongType for what is neither.
     """
     return MetricsServer(port, host, registry)
 
