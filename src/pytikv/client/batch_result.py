@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-from pytikv.errors import TikvError
+from pytikv.errors import Outcome, TikvError
 
-__all__ = ["MAX_BYTES", "BatchResult"]
+__all__ = ["MAX_BYTES", "BatchResult", "unanswered"]
 
 ItemT = TypeVar("ItemT", bound=Hashable)
 
@@ -39,3 +39,12 @@ class BatchResult(Generic[ItemT]):
         self.errors[item] = error
         if error.retryable:
             self.unprocessed.append(item)
+
+
+def unanswered() -> TikvError:
+    """Return the error of an item that was sent when the batch was ended from outside: nobody knows what became of it.
+
+    It is retryable: writing it again does no harm.
+    """
+    text = "the batch was ended before an answer came: it may have been written; writing it again does no harm"
+    return TikvError(text, outcome=Outcome.UNDETERMINED, retryable=True)

@@ -11,8 +11,9 @@ it, so that a fast producer is held back and memory is bounded by one batch.
 
 Of several operations on one key within a batch the last counts. Between batches the order is kept; between keys of one
 batch there is none. What the stores did not take is tried again, `_ROUNDS` times in all, with a growing wait; what is
-left then is in the account, and the writer goes on with what comes. A block that is left by an exception does not send
-what has not been sent.
+left then is in the account, and the writer goes on with what comes. What ends a flush early (KeyboardInterrupt,
+cancellation) leaves what has no answer yet in the account as unprocessed, its outcome undetermined. A block that is
+left by an exception does not send what has not been sent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Final
 
 from pytikv.client.arguments import check_count, check_key, check_ttl, check_value
-from pytikv.client.batch_result import BatchResult
+from pytikv.client.batch_result import BatchResult, unanswered
 from pytikv.client.raw_backend import RawBackend
 from pytikv.errors import InvalidArgument, TikvError
 from pytikv.rt.caller import CallerRuntime
@@ -32,6 +33,9 @@ __all__ = ["AsyncRawBatchWriter", "RawBatchWriter"]
 
 _ROUNDS: Final = 4
 _WAIT_S: Final = 0.05
+
+_Write = tuple[bytes, int] | None
+"""A value and its TTL; None: a deletion."""
 
 
 class AsyncRawBatchWriter:
@@ -47,7 +51,7 @@ class AsyncRawBatchWriter:
         self._backend = backend
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._waiting: dict[bytes, tuple[bytes, int] | None] = {}
+        self._waiting: dict[bytes, _Write] = {}
         self._bytes = 0
         self._is_closed = False
         self.result: BatchResult[bytes] = BatchResult()
@@ -76,6 +80,18 @@ class AsyncRawBatchWriter:
     async def flush(self) -> BatchResult[bytes]:
         """Send what has gathered, and return the account so far."""
         waiting, self._waiting, self._bytes = self._waiting, {}, 0
+        try:
+            failed = await self._send_all(waiting)
+        except BaseException:
+            for key in waiting:
+                self.result.note(key, unanswered())
+            raise
+        for key in waiting:
+            self.result.note(key, failed[key])
+        return self.result
+
+    async def _send_all(self, waiting: dict[bytes, _Write]) -> dict[bytes, TikvError]:
+        """Send and send again; takes out of `waiting` what is settled, and returns why the rest is not."""
         rt = self._rt
         failed: dict[bytes, TikvError] = {}
         for attempt in range(_ROUNDS):
@@ -83,16 +99,18 @@ class AsyncRawBatchWriter:
                 break
             if attempt:
                 await rt.sleep(_WAIT_S * 2**attempt * (0.5 + rt.rng.random()))
-            failed = await self._send(waiting)
+            try:
+                failed = await self._send(waiting)
+            except TikvError as error:
+                failed = dict.fromkeys(waiting, error)
             self.result.written += len(waiting) - len(failed)
-            waiting = {key: waiting[key] for key, error in failed.items() if error.retryable}
-            for key in failed.keys() - waiting.keys():
-                self.result.note(key, failed[key])
-        for key in waiting:
-            self.result.note(key, failed[key])
-        return self.result
+            for key in [key for key in waiting if key not in failed or not failed[key].retryable]:
+                del waiting[key]
+                if key in failed:
+                    self.result.note(key, failed[key])
+        return failed
 
-    async def _send(self, waiting: dict[bytes, tuple[bytes, int] | None]) -> dict[bytes, TikvError]:
+    async def _send(self, waiting: dict[bytes, _Write]) -> dict[bytes, TikvError]:
         """Send operations on distinct keys; returns those that failed."""
         backend = self._backend()
         puts = [(key, *write) for key, write in waiting.items() if write is not None]

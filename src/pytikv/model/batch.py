@@ -11,6 +11,12 @@ regions. A transaction that is refused for one of its records (UniqueViolation, 
 stands alone, so the account names it and all others are written. Each transaction is repeated as `db.run` does; one
 whose commit is undetermined is repeated too, which is safe for puts and deletes of whole rows.
 
+A writer that *expects new* rows (`bulk`) reads nothing: it inserts rows and unique entries, and the store itself
+refuses a key that is there; then that transaction is made anew as a put. After `_KNOWN` of those it expects no more.
+
+What ends a flush early (KeyboardInterrupt, cancellation, a client that is closed) is in the account too: whatever had
+been handed over and has no answer yet is noted as unprocessed, its outcome undetermined.
+
 Not one transaction: readers may see some records before the others. Whoever needs all or none writes them in a
 transaction of their own.
 """
@@ -23,12 +29,12 @@ from types import TracebackType
 from typing import Any, Final
 
 from pytikv.client.arguments import check_count
-from pytikv.client.batch_result import MAX_BYTES, BatchResult
+from pytikv.client.batch_result import MAX_BYTES, BatchResult, unanswered
 from pytikv.client.by_region import run_bounded
 from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
-from pytikv.errors import CommitUndetermined, InvalidArgument, TikvError, WrongType
+from pytikv.errors import ClientClosed, CommitUndetermined, InvalidArgument, KeyExists, TikvError, WrongType
 from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
 from pytikv.rt.caller import CallerRuntime
 
@@ -38,9 +44,12 @@ _ATTEMPTS: Final = 20
 _LOST_COMMITS: Final = 5
 _CONCURRENCY: Final = 8
 _LEAST_APART: Final = 64  # fewer records are not divided among transactions
+_KNOWN: Final = 3
 
 Item = tuple[str, Any]
 """A table's name and a row's key."""
+
+_Place = tuple[bytes, str, bytes]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,16 +59,33 @@ class _Operation:
     key: Any
     record: Any
     """None: a deletion."""
+    puts: Mapping[bytes, bytes] = dataclasses.field(default_factory=dict)
+    """What is written where there is no such row yet."""
+    exclusive: frozenset[bytes] = frozenset()
+    """Those of it that must not be there: the row itself, and its unique entries."""
 
     @property
     def item(self) -> Item:
         return (self.table.name, self.key)
 
+    @property
+    def place(self) -> _Place:
+        """Names the row; sorts as rows lie."""
+        return (self.table.schema.prefix, self.table.name, self.encoded_key)
+
 
 class AsyncBatchWriter:
     """See the module's docstring. Belongs to one task at a time."""
 
-    def __init__(self, db: AsyncTransactionClient, *, max_items: int | None, max_bytes: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        db: AsyncTransactionClient,
+        *,
+        max_items: int | None,
+        max_bytes: int,
+        concurrency: int,
+        expect_new: bool = False,
+    ) -> None:
         if max_items is not None:
             check_count("max_items", max_items, low=1)
         check_count("max_bytes", max_bytes, low=1)
@@ -68,8 +94,10 @@ class AsyncBatchWriter:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._concurrency = concurrency
-        self._waiting: dict[tuple[str, bytes], _Operation] = {}
+        self._waiting: dict[_Place, _Operation] = {}
+        self._sent: dict[_Place, _Operation] = {}  # and without an answer yet
         self._bytes = 0
+        self._known = 0 if expect_new else _KNOWN
         self._is_closed = False
         self.result: BatchResult[Item] = BatchResult()
         """What has been done so far; complete after the block."""
@@ -80,11 +108,12 @@ class AsyncBatchWriter:
         Raises RowError for a record that does not fit its table.
         """
         rows = table.rows
-        rows.records.check(record)
-        key = rows.layout.key_of(record)
-        encoded = rows.layout.encoded_key(key)
-        size = len(encoded) + len(rows.codec.encode(record))
-        await self._add(_Operation(table, encoded, key[0] if len(key) == 1 else key, record), size)
+        row = rows._new(record)
+        changes = rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries)
+        exclusive = frozenset((row.row_key, *(entry.key for entry in changes.exclusive)))
+        size = sum(map(len, changes.puts)) + sum(map(len, changes.puts.values()))
+        key = row.key[0] if len(row.key) == 1 else row.key
+        await self._add(_Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive), size)
 
     async def delete(self, table: Table[Any], key: Any) -> None:
         """Add a deletion. Writes the batch if it is full now."""
@@ -94,22 +123,25 @@ class AsyncBatchWriter:
     async def _add(self, operation: _Operation, size: int) -> None:
         if self._is_closed:
             raise InvalidArgument("the batch has ended: begin another")
-        name = (operation.table.name, operation.encoded_key)
-        self._waiting.pop(name, None)
-        self._waiting[name] = operation
+        self._waiting[operation.place] = operation
         self._bytes += size
         if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
             await self.flush()
 
     async def flush(self) -> BatchResult[Item]:
         """Write what has gathered, and return the account so far."""
-        waiting, self._waiting, self._bytes = self._waiting, {}, 0
-        operations = [waiting[name] for name in sorted(waiting)]
+        self._sent, self._waiting, self._bytes = self._waiting, {}, 0
+        operations = [self._sent[place] for place in sorted(self._sent)]
         parts = min(self._concurrency, max(1, len(operations) // _LEAST_APART))
         size = -(-len(operations) // parts) if operations else 1
         pieces = [operations[at : at + size] for at in range(0, len(operations), size)]
         if pieces:
-            await run_bounded(self._db._backend.rt, [self._job(piece) for piece in pieces], self._concurrency)
+            try:
+                await run_bounded(self._db._backend.rt, [self._job(piece) for piece in pieces], self._concurrency)
+            finally:
+                for operation in self._sent.values():
+                    self.result.note(operation.item, unanswered())
+                self._sent = {}
         return self.result
 
     def _job(self, operations: Sequence[_Operation]) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -120,20 +152,32 @@ class AsyncBatchWriter:
         try:
             await self._commit(operations)
         except TikvError as error:
-            if len(operations) == 1 or error.retryable:
+            if len(operations) == 1 or error.retryable or isinstance(error, ClientClosed):
                 for operation in operations:
+                    del self._sent[operation.place]
                     self.result.note(operation.item, error)
                 return
             middle = len(operations) // 2
             await self._write(operations[:middle])
             await self._write(operations[middle:])
         else:
+            for operation in operations:
+                del self._sent[operation.place]
             self.result.written += len(operations)
 
     async def _commit(self, operations: Sequence[_Operation]) -> None:
+        if self._known < _KNOWN:
+            try:
+                await self._run(_insert, operations)
+                return
+            except KeyExists:
+                self._known += 1
+        await self._run(_apply, operations)
+
+    async def _run(self, work: Callable[..., Coroutine[Any, Any, None]], operations: Sequence[_Operation]) -> None:
         for lost in range(_LOST_COMMITS):
             try:
-                await self._db.run(_apply, operations, attempts=_ATTEMPTS)
+                await self._db.run(work, operations, attempts=_ATTEMPTS)
                 return
             except CommitUndetermined:
                 if lost == _LOST_COMMITS - 1:
@@ -148,6 +192,20 @@ class AsyncBatchWriter:
         if error is None:
             await self.flush()
         self._is_closed = True
+
+
+async def _insert(txn: AsyncTransaction, operations: Sequence[_Operation]) -> None:
+    """Write rows that are not there yet, reading nothing. Raises KeyExists, at the latest at the commit."""
+    for table in dict.fromkeys(operation.table for operation in operations):
+        await table.rows.catalog.require(txn)
+    for operation in operations:
+        if operation.record is None:
+            await operation.table.rows.delete(txn, (operation.key,))
+        for key, value in operation.puts.items():
+            if key in operation.exclusive:
+                await txn.insert(key, value)
+            else:
+                await txn.put(key, value)
 
 
 async def _apply(txn: AsyncTransaction, operations: Sequence[_Operation]) -> None:
