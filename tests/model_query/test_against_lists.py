@@ -114,7 +114,9 @@ def expected(table: Table[Person], people: list[Person], conditions: dict[str, A
     if "tags" in conditions:
         found = [one for one in found if any(meets(tag, conditions["tags"]) for tag in one.tags)]
     parts = table.schema.key if index is None else (*index.parts, *table.schema.key)
-    entries = [(one, {}) for one in found if index is None or index.where is None or index.where(one)]
+    entries: list[tuple[Person, dict[str, str]]] = [
+        (one, {}) for one in found if index is None or index.where is None or index.where(one)
+    ]
     if index is not None and index.each:
         served = [part.field for part in index.parts][: served_by(index, conditions)]
         entries = [
