@@ -38,7 +38,7 @@ def measure() -> list[Line]:
     if shutil.which("valgrind") is None:
         return [Line("everything off: instructions of a get", skipped="valgrind is not installed")]
     try:
-        with _source_before() as before:
+        with source_before() as before:
             return [_case(*case, before) for case in _CASES]
     except harness.Unavailable as error:
         return [Line("everything off: instructions of a get", skipped=str(error))]
@@ -60,14 +60,14 @@ def _case(name: str, kind: str, over_network: bool, before: Path) -> Line:
 
 
 def _instructions_a_get(source: Path, kind: str, url: str) -> float:
-    few, many = (_instructions(source, kind, url, count) for count in (_FEW, _MANY))
+    few, many = (count(source, "instructions.py", kind, url, str(number)) for number in (_FEW, _MANY))
     return (many - few) / (_MANY - _FEW)
 
 
-def _instructions(source: Path, kind: str, url: str, count: int) -> int:
-    """Count the instructions of a whole process in user space."""
+def count(source: Path, worker: str, *arguments: str) -> int:
+    """Count the instructions of a whole process in user space: a worker on the package at `source`."""
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    command += [sys.executable, str(harness.WORKERS / "instructions.py"), kind, url, str(count)]
+    command += [sys.executable, str(harness.WORKERS / worker), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
@@ -77,7 +77,7 @@ def _instructions(source: Path, kind: str, url: str, count: int) -> int:
 
 
 @contextlib.contextmanager
-def _source_before() -> Iterator[Path]:
+def source_before() -> Iterator[Path]:
     """The package as it was at `BEFORE`, in a directory that is removed afterwards."""
     packed = subprocess.run(["git", "archive", BEFORE, "src"], cwd=harness.ROOT, capture_output=True, check=False)
     if packed.returncode:

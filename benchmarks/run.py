@@ -19,6 +19,7 @@ import measures
 import observing
 import report
 import resilience_measures
+import server_instructions
 import txn_measures
 from report import Line
 
@@ -119,6 +120,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "transactions, our server": lambda: txn_measures.our_server(effort),
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
         "everything off": instructions.measure,
+        "costs told": server_instructions.measure,
         "guards": guard_measures.measure,
         "resilience": resilience_measures.measure,
         "observing": observing.measure,
