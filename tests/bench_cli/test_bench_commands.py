@@ -108,6 +108,7 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     [
         ["ycsb", "g"],
         ["ycsb", "a", "--report", "r.xml"],
+        ["ycsb", "a", "--report", "/nowhere/r.json"],
         ["ycsb", "a", "--rate", "0"],
         ["ycsb", "a", "--threads", "2", "--asyncio", "2"],
         ["compare", "/nowhere.json", "/nowhere.json"],

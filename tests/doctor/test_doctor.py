@@ -168,6 +168,9 @@ def test_wrong_usage() -> None:
     done = CliRunner().invoke(app, ["doctor", "--url", "tikv://127.0.0.1:1?nonsense=1"])
     assert done.exit_code == 2
     assert "nonsense" in done.stderr
+    done = CliRunner().invoke(app, ["doctor", "--url", "tikv://127.0.0.1:1?ca=/nowhere/ca.pem"])
+    assert done.exit_code == 2
+    assert "/nowhere/ca.pem: No such file" in done.stderr
     assert "secret" not in CliRunner().invoke(app, ["doctor", "--url", "tikv://me:secret@127.0.0.1:1"]).output
 
 
@@ -258,6 +261,14 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
 def test_a_server_that_is_down_says_nothing_of_its_certificate(tmp_path: Path) -> None:
     cert, _ = certificate(tmp_path, 90)
     seen = Seen(f"tikv://127.0.0.1:1?ca={cert}", timeout_s=2)
+    assert seen.severity("tls") == "unknown"
+
+
+def test_a_port_without_tls_shows_no_certificate_to_judge(server: ServerProcess, tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path, 90)
+    seen = Seen(f"{server.url}?ca={cert}", timeout_s=2)
+    assert seen.code == 2
+    assert "plaintext port" in seen.words("endpoints")
     assert seen.severity("tls") == "unknown"
 
 

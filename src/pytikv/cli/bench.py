@@ -184,7 +184,7 @@ def _run(url: str, workload: Workload, prefix: bytes, load: Load, files: list[Pa
     from pytikv.bench.report import to_json
     from pytikv.bench.running import run
 
-    writers = [(path, _writer(path)) for path in files]  # refuses an unknown kind of file before the run
+    writers = [(path, _writer(path)) for path in files]  # refuses what cannot be written before the run
     pace = load.pace
     with output.progress(known=pace.duration_s is not None) as bar:
         task = bar.add_task(workload.name, total=pace.duration_s, detail="loading")
@@ -213,6 +213,8 @@ def _writer(path: Path) -> Callable[[Report], str]:
     writers = {".json": report.to_json, ".csv": report.to_csv, ".html": page.to_html}
     if path.suffix not in writers:
         raise typer.BadParameter(f"{path} must end in one of {', '.join(writers)}", param_hint="--report")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: there is no directory {path.parent}", param_hint="--report")
     return writers[path.suffix]
 
 

@@ -16,6 +16,7 @@ from pytikv.doctor.findings import CheckResult, Finding, Report
 from pytikv.doctor.site import CannotCheck, Site, open_site
 from pytikv.errors import TikvError
 from pytikv.rt.interface import Runtime
+from pytikv.rt.tls import load_client_tls
 from pytikv.url import Target
 from pytikv.wire.errors import RpcError
 
@@ -60,7 +61,12 @@ async def examine(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     on_check: Callable[[str], None] = lambda title: None,
 ) -> Report:
-    """Make all checks within `timeout_s`; `on_check` hears of each one that begins. Raises nothing of the cluster's."""
+    """Make all checks within `timeout_s`; `on_check` hears of each one that begins. Raises nothing of the cluster's.
+
+    Raises ConfigError where the files for TLS cannot be used: nothing can be told of a cluster then.
+    """
+    if config.tls is not None:
+        load_client_tls(config.tls, server_name=config.tls_server_name)
     end = rt.now() + timeout_s
     on_check("Connecting")
     connect_s = max(0.1, min(config.timeout, _CONNECT_SHARE * timeout_s))

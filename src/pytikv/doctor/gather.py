@@ -142,9 +142,9 @@ async def _certificate(site: Site, address: str, deadline: float) -> ev.Certific
         expires_at, names = await site.rt.run_blocking(
             peer_certificate, address, tls, site.config.tls_server_name, timeout_s
         )
-    except ssl.SSLError as error:
+    except ssl.SSLCertVerificationError as error:
         return ev.Certificate(address, error=str(error))
-    except OSError:
+    except OSError:  # also where the port speaks no TLS, or wants a certificate of ours: it showed none to judge
         return None
     return ev.Certificate(address, expires_at, tuple(names))
 
