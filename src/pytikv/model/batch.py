@@ -102,10 +102,15 @@ class AsyncBatchWriter:
         self.result: BatchResult[Item] = BatchResult()
         """What has been done so far; complete after the block."""
 
-    async def put(self, table: Table[Any], record: Any) -> None:
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have gathered and are not sent."""
+        return self._bytes
+
+    async def put(self, table: Table[Any], record: Any) -> Item:
         """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
 
-        Raises RowError for a record that does not fit its table.
+        Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
         """
         rows = table.rows
         row = rows._new(record)
@@ -113,12 +118,16 @@ class AsyncBatchWriter:
         exclusive = frozenset((row.row_key, *(entry.key for entry in changes.exclusive)))
         size = sum(map(len, changes.puts)) + sum(map(len, changes.puts.values()))
         key = row.key[0] if len(row.key) == 1 else row.key
-        await self._add(_Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive), size)
+        operation = _Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive)
+        await self._add(operation, size)
+        return operation.item
 
-    async def delete(self, table: Table[Any], key: Any) -> None:
-        """Add a deletion. Writes the batch if it is full now."""
+    async def delete(self, table: Table[Any], key: Any) -> Item:
+        """Add a deletion. Writes the batch if it is full now. Returns the item by which the account calls it."""
         encoded = table.rows.encoded(key)
-        await self._add(_Operation(table, encoded, key, None), len(encoded))
+        operation = _Operation(table, encoded, key, None)
+        await self._add(operation, len(encoded))
+        return operation.item
 
     async def _add(self, operation: _Operation, size: int) -> None:
         if self._is_closed:
@@ -235,16 +244,16 @@ class BatchWriter:
         """What has been done so far; complete after the block."""
         return self._core.result
 
-    def put(self, table: Table[Any], record: Any) -> None:
+    def put(self, table: Table[Any], record: Any) -> Item:
         """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
 
-        Raises RowError for a record that does not fit its table.
+        Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
         """
-        self._rt.run(self._core.put(table, record))
+        return self._rt.run(self._core.put(table, record))
 
-    def delete(self, table: Table[Any], key: Any) -> None:
-        """Add a deletion. Writes the batch if it is full now."""
-        self._rt.run(self._core.delete(table, key))
+    def delete(self, table: Table[Any], key: Any) -> Item:
+        """Add a deletion. Writes the batch if it is full now. Returns the item by which the account calls it."""
+        return self._rt.run(self._core.delete(table, key))
 
     def flush(self) -> BatchResult[Item]:
         """Write what has gathered, and return the account so far."""

@@ -24,7 +24,17 @@ from typing import Any, BinaryIO, NamedTuple
 from pytikv.errors import InvalidArgument
 from pytikv.transfer.template import compile_spec, decode_text, json_object, spec_columns
 
-__all__ = ["BadRow", "Row", "RowSource", "Source", "guess_format", "open_source", "read_rows"]
+__all__ = [
+    "BadRow",
+    "Row",
+    "RowSource",
+    "Source",
+    "guess_format",
+    "open_source",
+    "read_lists",
+    "read_objects",
+    "read_rows",
+]
 
 _MAX_FIELD_CHARS = 64 << 20  # as much as the largest message; csv's own limit of 128 Ki is below TiKV's values
 _FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
@@ -134,24 +144,44 @@ def read_rows(text: io.TextIOBase, source: RowSource) -> Iterator[Row | BadRow]:
 
 
 def _read_csv(text: io.TextIOBase, source: RowSource) -> Iterator[Row | BadRow]:
-    csv.field_size_limit(_MAX_FIELD_CHARS)
-    reader = csv.reader(text, delimiter=source.delimiter, strict=True)
-    columns = source.columns or _header(reader)
+    columns, lists = read_lists(text, delimiter=source.delimiter, columns=source.columns)
     key_of = compile_spec(source.key, columns)
     value_of = json_object(columns) if source.whole_row else compile_spec(source.value, columns)
     decode = source.decoder()
-    width = len(columns)
+    for found in lists:
+        if isinstance(found, BadRow):
+            yield found
+            continue
+        line, fields = found
+        try:
+            yield Row(line, decode(key_of(fields)), decode(value_of(fields)))
+        except ValueError as error:
+            yield BadRow(line, str(error))
+
+
+def read_lists(
+    text: io.TextIOBase, *, delimiter: str = ",", columns: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]] | BadRow]]:
+    """Return the names of the columns of CSV, and its records with the lines they end on.
+
+    `columns` None: the first record names them. Raises InvalidArgument where it does not.
+    """
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    columns = columns or _header(reader)
+    return columns, _lists(reader, len(columns))
+
+
+def _lists(reader: Any, width: int) -> Iterator[tuple[int, list[str]] | BadRow]:
     while True:
         try:
             for fields in reader:
                 if len(fields) == width:
-                    yield Row(reader.line_num, decode(key_of(fields)), decode(value_of(fields)))
+                    yield reader.line_num, fields
                 elif fields:  # an empty line is no record
                     yield BadRow(reader.line_num, f"{len(fields)} fields where the header has {width}")
             return
         except csv.Error as error:
-            yield BadRow(reader.line_num, str(error))
-        except ValueError as error:
             yield BadRow(reader.line_num, str(error))
 
 
@@ -170,13 +200,18 @@ def _header(reader: Any) -> tuple[str, ...]:
 # --- JSON lines -------------------------------------------------------------------------------------------------------
 
 
+def read_objects(text: io.TextIOBase) -> Iterator[tuple[int, str]]:
+    """Yield the texts of JSON lines, each with its line, as they are; empty lines are none."""
+    for line, record in enumerate(text, 1):
+        if not record.isspace():
+            yield line, record
+
+
 def _read_json_lines(text: io.TextIOBase, source: RowSource) -> Iterator[Row | BadRow]:
     decode = source.decoder()
     key_of = _member_spec(source.key, nested=False)
     value_of = _compact if source.whole_row else _member_spec(source.value, nested=True)
-    for line, record in enumerate(text, 1):
-        if record.isspace():
-            continue
+    for line, record in read_objects(text):
         try:
             row = json.loads(record)
             if type(row) is not dict:
