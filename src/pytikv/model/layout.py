@@ -30,10 +30,11 @@ from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, Part, TableSchema
 from pytikv.model.tuples import Desc, decode, encode, prefix_range
 
-__all__ = ["Entry", "Layout", "Span"]
+__all__ = ["Entry", "Layout", "Range", "Span"]
 
 _ROWS: Final = 0
 _GROUPS: Final = 1
+_CATALOG: Final = 2
 _FIRST_SHARD: Final = 256  # so that all take the same number of bytes
 _ENTRY_HEAD: Final = b"\x01"
 _BARE: Final = _ENTRY_HEAD + encode((None,))
@@ -49,6 +50,10 @@ class Span(NamedTuple):
     def holds(self, key: bytes) -> bool:
         """Tell whether a stored key lies in it."""
         return key.startswith(self.head) and self.start <= key[len(self.head) :] < self.end
+
+
+Range = tuple[bytes, bytes]
+"""Half-open, of keys or of what follows their head."""
 
 
 class Entry(NamedTuple):
@@ -68,6 +73,7 @@ class Layout:
         self.schema = schema
         self._records = records
         self._codec = codec
+        self.catalog_key = schema.prefix + encode((schema.name, _CATALOG))
         self._rows_head = schema.prefix + encode((schema.name, _ROWS))
         self._groups_head = schema.prefix + encode((schema.name, _GROUPS))
         self._index_heads = {name: schema.prefix + encode((schema.name, name)) for name in schema.indexes}
@@ -150,6 +156,10 @@ class Layout:
         heads = [self._rows_head, self._groups_head, *self._index_heads.values()]
         return [prefix_range(head) for head in heads]
 
+    def index_range(self, name: str) -> tuple[bytes, bytes]:
+        """Return the range of all entries of an index, which need not be declared."""
+        return prefix_range(self.schema.prefix + encode((self.schema.name, name)))
+
     # --- index entries ------------------------------------------------------------------------------------------------
 
     def entries(
@@ -209,9 +219,51 @@ class Layout:
         encoded = self._encode(index.parts, values, f"index {index.name!r}")
         return self._index_heads[index.name] + self._shard(encoded) + encoded
 
-    def index_prefix(self, parts: tuple[Part, ...], values: Sequence[Any], what: str) -> bytes:
-        """Return the bytes that keys or entries begin with whose first parts have some values."""
-        return self._encode(parts, values, what)
+    # --- ranges, without the heads of their spans ---------------------------------------------------------------------
+
+    def serves_range(self, index: IndexSchema | None, part: Part) -> bool:
+        """Tell whether a range of a part's values is a range of keys (index None) or of entries."""
+        return True
+
+    def serves_prefix(self, index: IndexSchema | None, part: Part) -> bool:
+        """Tell whether texts with a common beginning are a range."""
+        return not part.is_descending
+
+    def equals(self, index: IndexSchema | None, parts: tuple[Part, ...], values: Sequence[Any], what: str) -> Range:
+        """Return the range of what has some values in its first parts."""
+        return prefix_range(self._encode(parts, values, what))
+
+    def between(
+        self, index: IndexSchema | None, parts: tuple[Part, ...], before: Sequence[Any], low: Any, high: Any, what: str
+    ) -> Range:
+        """Return the range of what has the values `before` and then one from `low` up to `high`, without it.
+
+        None: no end on that side. None itself, which sorts first, is in no range with an end.
+        """
+
+        def encoded(value: Any) -> bytes:
+            return self._encode(parts, [*before, value], what)
+
+        everything = self.equals(index, parts, before, what)
+        if low is None and high is None:
+            return everything
+        if not parts[len(before)].is_descending:
+            start = prefix_range(encoded(None))[1] if low is None else encoded(low)
+            return start, everything[1] if high is None else encoded(high)
+        # Downward, the high end comes first, and is left out with all that begins with it.
+        first = everything[0] if high is None else prefix_range(encoded(high))[1]
+        return first, encoded(None) if low is None else prefix_range(encoded(low))[1]
+
+    def beginning(
+        self, index: IndexSchema | None, parts: tuple[Part, ...], before: Sequence[Any], text: Any, what: str
+    ) -> Range:
+        """Return the range of what has the values `before` and then a text or bytes that begin with `text`."""
+        low = self._encode(parts, [*before, text], what)[:-1]  # without the end of the text
+        # What goes on after the beginning: any byte but the end 00, and 00 ff for a zero in the text.
+        cut = low.rstrip(b"\xff")
+        return low, cut[:-1] + bytes((cut[-1] + 1,)) if cut else b""
+
+    # --- reading entries ----------------------------------------------------------------------------------------------
 
     def read_entry(self, index: IndexSchema, key: bytes, value: bytes) -> tuple[tuple[Any, ...], bytes | None]:
         """Return a row's key, and the covered fields as the codec's bytes, from one of its entries. Raises RowError."""

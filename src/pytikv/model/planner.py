@@ -35,12 +35,9 @@ from typing import Any, Final
 
 from pytikv.errors import InvalidArgument, WrongType
 from pytikv.model.errors import shown
-from pytikv.model.layout import Layout, Span
+from pytikv.model.layout import Layout, Range, Span
 from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, Part, TableSchema
-from pytikv.model.tuples import prefix_range
-
-_Range = tuple[bytes, bytes]
 
 __all__ = ["MAX_RANGES", "Plan", "Prefix", "check_limit", "held_by_entries", "matches", "plan_query"]
 
@@ -120,7 +117,7 @@ def plan_query(
         if field not in records.fields:
             raise records.error(f"has no field {field!r}; it has {', '.join(records.fields)}")
         _check_condition(records, field, wanted, None if field in elements else records.fields[field].classes)
-    way = _choose(schema, records, conditions, elements, index, scan)
+    way = _choose(schema, records, layout, conditions, elements, index, scan)
     served = way.parts[: way.served]
     spans = _spans(layout, records, way, [conditions[part.field] for part in served], reverse)
     filters = {field: wanted for field, wanted in conditions.items() if field not in {part.field for part in served}}
@@ -163,6 +160,7 @@ def held_by_entries(schema: TableSchema, records: Records[Any], index: IndexSche
 def _choose(
     schema: TableSchema,
     records: Records[Any],
+    layout: Layout,
     conditions: Mapping[str, Any],
     elements: frozenset[str],
     index: str | None,
@@ -171,10 +169,10 @@ def _choose(
     if index is not None:
         if index not in schema.indexes:
             raise records.error(f"has no index {index!r}; it has {', '.join(schema.indexes) or 'none'}")
-        return _way(schema.indexes[index], schema.indexes[index].parts, conditions, elements)
-    ways = [_way(None, schema.key, conditions, elements)]
+        return _way(layout, schema.indexes[index], schema.indexes[index].parts, conditions, elements)
+    ways = [_way(layout, None, schema.key, conditions, elements)]
     ways += [
-        _way(one, one.parts, conditions, elements)
+        _way(layout, one, one.parts, conditions, elements)
         for one in schema.indexes.values()
         if one.where is None and (one.each is None or one.each in conditions)
     ]
@@ -182,6 +180,13 @@ def _choose(
     if best.served or not conditions:
         return best if conditions else ways[0]
     if not scan:
+        firsts = {ways[0].parts[0].field, *(one.parts[0].field for one in schema.indexes.values())}
+        if schema.is_text and firsts & conditions.keys():
+            raise records.error(
+                f"has text keys, in which these ranges of {' and '.join(sorted(firsts & conditions.keys()))} are no "
+                "ranges: add conditions that an index serves (equality, Prefix), or say scan=True to read the whole "
+                "table"
+            )
         raise records.error(
             f"has no key or index that begins with {' or '.join(conditions)}: add one, or say scan=True to read the "
             "whole table"
@@ -195,17 +200,24 @@ def _worth(way: _Way) -> tuple[int, bool, bool, bool, int]:
 
 
 def _way(
-    index: IndexSchema | None, parts: tuple[Part, ...], conditions: Mapping[str, Any], elements: frozenset[str]
+    layout: Layout,
+    index: IndexSchema | None,
+    parts: tuple[Part, ...],
+    conditions: Mapping[str, Any],
+    elements: frozenset[str],
 ) -> _Way:
     served = 0
     each = None if index is None else index.each
     for part in parts:
         if part.field not in conditions or (part.field in elements and part.field != each):
             break
-        if part.is_descending and isinstance(conditions[part.field], Prefix):
+        wanted = conditions[part.field]
+        if isinstance(wanted, Prefix) and not layout.serves_prefix(index, part):
             break  # downward, texts with a common beginning are no range: left to the filter
+        if isinstance(wanted, tuple) and not layout.serves_range(index, part):
+            break
         served += 1
-        if isinstance(conditions[part.field], (tuple, Prefix)):
+        if isinstance(wanted, (tuple, Prefix)):
             return _Way(index, parts, served, True)
     return _Way(index, parts, served, False)
 
@@ -218,15 +230,14 @@ def _spans(layout: Layout, records: Records[Any], way: _Way, wanted: list[Any], 
     what = "the key" if name is None else f"index {name!r}"
     last = wanted.pop() if way.ends_in_range else None
     choices = [_values(records, part, one) for part, one in zip(way.parts, wanted, strict=False)]
-    ranges: list[_Range] = []
+    ranges: list[Range] = []
     for values in itertools.product(*choices):
         if len(ranges) >= MAX_RANGES:
             raise records.error(f"would be read in more than {MAX_RANGES} ranges: ask for fewer values at once")
-        low, high = prefix_range(layout.index_prefix(way.parts, values, what))
         if way.ends_in_range:
-            part = way.parts[len(values)]
-            low, high = _bounds(layout, records, way.parts, values, part, last, what)
-        ranges.append((low, high))
+            ranges.append(_bounds(layout, records, way.index, way.parts, values, last, what))
+        else:
+            ranges.append(layout.equals(way.index, way.parts, values, what))
     ranges = sorted(one for one in set(ranges) if one[0] < one[1])
     if reverse:
         ranges.reverse()
@@ -240,42 +251,25 @@ def _values(records: Records[Any], part: Part, wanted: Any) -> list[Any]:
 def _bounds(
     layout: Layout,
     records: Records[Any],
+    index: IndexSchema | None,
     parts: tuple[Part, ...],
     before: Sequence[Any],
-    part: Part,
     wanted: Any,
     what: str,
-) -> _Range:
+) -> Range:
     """Return the bounds of a range condition on the part after those of `before`."""
 
-    def encoded(value: Any) -> bytes:
-        return layout.index_prefix(parts, [*before, records.key_part(part.field, value)], what)
-
-    everything = prefix_range(layout.index_prefix(parts, before, what))
+    part = parts[len(before)]
     if isinstance(wanted, Prefix):
-        low_key: bytes = encoded(wanted.text)[:-1]  # without the end of the text
-        # What goes on after the beginning: any byte but the end 00, and 00 ff for a zero in the text.
-        return low_key, _after(low_key)
+        return layout.beginning(index, parts, before, wanted.text, what)
     low, high = wanted
     try:
         if low is not None and high is not None and not _ordered(low) < _ordered(high):
             return (b"", b"")
     except TypeError as error:
         raise records.error(f"is asked for a range of unlike ends, {shown(wanted)}", part.field) from error
-    if low is None and high is None:
-        return everything
-    # None, which sorts first, is in no range with an end.
-    if not part.is_descending:
-        start = prefix_range(encoded(None))[1] if low is None else encoded(low)
-        return start, everything[1] if high is None else encoded(high)
-    # Downward, the high end comes first, and is left out with all that begins with it.
-    first = everything[0] if high is None else prefix_range(encoded(high))[1]
-    return first, encoded(None) if low is None else prefix_range(encoded(low))[1]
-
-
-def _after(prefix: bytes) -> bytes:
-    cut = prefix.rstrip(b"\xff")
-    return cut[:-1] + bytes((cut[-1] + 1,)) if cut else b""
+    ends = [None if end is None else records.key_part(part.field, end) for end in (low, high)]
+    return layout.between(index, parts, before, ends[0], ends[1], what)
 
 
 def _ordered(value: Any) -> Any:

@@ -295,9 +295,23 @@ def records_of(cls: type[R], table: str) -> Records[R]:
         return _Pydantic(cls, table, fields)
     if hasattr(cls, "DESCRIPTOR") and hasattr(cls, "SerializeToString"):
         return _Protobuf(
-            cls, table, tuple(Field(one.name, None, None, lambda: None) for one in found.DESCRIPTOR.fields)
+            cls,
+            table,
+            tuple(Field(one.name, None, _message_classes(one), lambda: None) for one in found.DESCRIPTOR.fields),
         )
     raise SchemaError(f"table {table!r}: {cls.__name__} is not {_KINDS}")
+
+
+def _message_classes(field: Any) -> tuple[type, ...] | None:
+    """Return what values of a message's field are instances of; None for repeated ones and messages."""
+    kinds = {field.CPPTYPE_STRING: bytes if field.type == field.TYPE_BYTES else str, field.CPPTYPE_BOOL: bool}
+    kinds |= dict.fromkeys((field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT), float)
+    is_repeated = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+    if is_repeated or field.cpp_type == field.CPPTYPE_MESSAGE:
+        return None
+    kind = kinds.get(field.cpp_type, int)
+    classes = (float, int) if kind is float else (kind,)
+    return (*classes, type(None)) if field.has_presence else classes
 
 
 def _hints(cls: type) -> dict[str, Any]:

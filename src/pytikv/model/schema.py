@@ -159,28 +159,12 @@ def table_schema(
     kept = checker.groups(groups or {}, key_parts, indexes)
     grouped = {field for fields in kept.values() for field in fields}
     main = tuple(field for field in records.fields if field not in grouped)
-    schema = TableSchema(name, key_parts, indexes, kept, main, shards, keys == "text", prefix)
-    if schema.is_text:
-        _check_text(schema)
-    return schema
+    return TableSchema(name, key_parts, indexes, kept, main, shards, keys == "text", prefix)
 
 
 def _listed(specs: Iterable[Any]) -> list[Any]:
     """Return the indexes of a list; a lone one may stand without it."""
     return [specs] if isinstance(specs, (str, Desc, Index)) else list(specs)
-
-
-def _check_text(schema: TableSchema) -> None:
-    for what, parts in [
-        ("the key", schema.key),
-        *((f"index {one.name!r}", one.parts) for one in schema.indexes.values()),
-    ]:
-        if any(part.is_descending for part in parts):
-            raise SchemaError(f"table {schema.name!r}: {what} cannot descend: text keys sort as text")
-    if schema.shards:
-        raise SchemaError(f"table {schema.name!r}: text keys have no shards")
-    if schema.groups or any(one.covering for one in schema.indexes.values()):
-        raise SchemaError(f"table {schema.name!r}: text keys have neither field groups nor covered fields")
 
 
 class _Checker:

@@ -41,6 +41,7 @@ from pytikv.model.query import RowPages, Wish, iterate_rows
 from pytikv.model.records import records_of
 from pytikv.model.rows import Rows
 from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
+from pytikv.model.text_keys import TextLayout, check_text, overlap
 from pytikv.model.walk import BATCH, OnProgress, Progress
 
 __all__ = ["AsyncReader", "BlockingReader", "Page", "Table", "drive"]
@@ -103,7 +104,11 @@ class Table(Generic[R]):
         row_codec = RowCodec(
             records, chosen, version=version, renamed=renamed, compress=compress, plain=self.schema.is_text
         )
-        self.rows = Rows(self.schema, records, row_codec, Layout(self.schema, records, row_codec))
+        layout = Layout
+        if self.schema.is_text:
+            check_text(self.schema, records)
+            layout = TextLayout
+        self.rows = Rows(self.schema, records, row_codec, layout(self.schema, records, row_codec))
         self.version = version
         self._maintenance = Maintenance(self.rows, self.rows.catalog)
         self._cursor_key = hashlib.sha256(self.schema.fingerprint.encode() + b"/" + secret).digest()
@@ -118,7 +123,23 @@ class Table(Generic[R]):
                 f"there is another table {self.schema.name!r} in this program, with other keys or indexes: give this "
                 "one another name or prefix, or use that one"
             )
+        if self.schema.is_text:
+            self._check_names()
         _tables[place] = self
+
+    def _check_names(self) -> None:
+        """Refuse indexes whose entries would lie among those of another table with text keys and the same prefix."""
+        for (prefix, name), other in list(_tables.items()):
+            if prefix != self.schema.prefix or name == self.schema.name or not other.schema.is_text:
+                continue
+            for index in self.schema.indexes:
+                for taken in other.schema.indexes:
+                    if overlap(index, taken):
+                        raise SchemaError(
+                            f"index {index!r} of table {self.schema.name!r} would lie among the entries of index "
+                            f"{taken!r} of table {name!r}: with text keys give it another name, as "
+                            f"Index(..., name='{self.schema.name}_{index}'), or the table a prefix"
+                        )
 
     @property
     def name(self) -> str:
@@ -575,7 +596,8 @@ class Table(Generic[R]):
     def check(self, db: Any, *, repair: bool = False, batch: int = BATCH, on_progress: OnProgress | None = None) -> Any:
         """Compare the rows with the entries of all indexes, both ways; with `repair`, mend what does not agree.
 
-        Rows are right by definition. The table may be in use. The report counts and shows what was found.
+        Rows are right by definition. The table may be in use. The report counts and shows what was found; indexes that
+        are not built are left out.
         """
         return _drive_client(db, self._maintenance.check, repair=repair, batch=batch, on_progress=on_progress)
 
@@ -607,11 +629,54 @@ class Table(Generic[R]):
     ) -> Any:
         """Write anew every row that was written by another `version` of the table; begun again, it goes on.
 
-        `convert` may change each on its way, but not its key. The table may be in use.
+        `convert` may change each on its way, but not its key (RowError). The table may be in use; each row is
+        converted once, unless it is written by another version again.
         """
         return _drive_client(
             db, self._maintenance.migrate, version=self.version, convert=convert, batch=batch, on_progress=on_progress
         )
+
+    @overload
+    def truncate(
+        self, db: TransactionClient, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Progress: ...
+    @overload
+    def truncate(
+        self, db: AsyncTransactionClient, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Coroutine[Any, Any, Progress]: ...
+    def truncate(self, db: Any, *, batch: int = BATCH, on_progress: OnProgress | None = None) -> Any:
+        """Delete all rows with their index entries, in transactions of `batch` rows; the progress counts them.
+
+        The table may be in use, and rows that are written meanwhile may stay.
+        """
+        return _drive_client(db, self._maintenance.truncate, batch=batch, on_progress=on_progress)
+
+    @overload
+    def drop_index(
+        self, db: TransactionClient, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Progress: ...
+    @overload
+    def drop_index(
+        self, db: AsyncTransactionClient, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None
+    ) -> Coroutine[Any, Any, Progress]: ...
+    def drop_index(self, db: Any, name: str, *, batch: int = BATCH, on_progress: OnProgress | None = None) -> Any:
+        """Delete what an index has left that this table, in all programs, declares no more.
+
+        Do so before an index of that name is declared again: its entries would be out of date. Raises InvalidArgument
+        for an index that is declared.
+        """
+        return _drive_client(db, self._maintenance.drop_index, name, batch=batch, on_progress=on_progress)
+
+    @overload
+    def index_states(self, db: TransactionClient) -> dict[str, str]: ...
+    @overload
+    def index_states(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, dict[str, str]]: ...
+    def index_states(self, db: Any) -> Any:
+        """Return the state of each index: "ready", "building", or "missing" (to be built by `build_index`)."""
+        return _drive_client(db, self._index_states)
+
+    async def _index_states(self, db: AsyncTransactionClient) -> dict[str, str]:
+        return await self.rows.catalog.states(db._backend)
 
 
 class Page(NamedTuple, Generic[R]):
