@@ -117,7 +117,11 @@ CASES: list[tuple[Callable[[Any], list[Finding]], Any, Severity, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("judge", "evidence", "severity", "words"), CASES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("judge", "evidence", "severity", "words"),
+    CASES,
+    ids=lambda value: getattr(value, "__name__", None) or str(value)[:40],
+)
 def test_judgement(judge: Callable[[Any], list[Finding]], evidence: Any, severity: Severity, words: str) -> None:
     findings = judge(evidence)
     assert max(finding.severity for finding in findings) is severity
