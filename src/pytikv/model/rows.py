@@ -11,6 +11,9 @@ Two writers of one unique value cannot both commit. Both write the same entry's 
 found it free at its start_ts meets the other's write at prewrite (WriteConflict, and its repetition finds the value
 taken); a pessimistic one waits for the other's lock and then reads what it left.
 
+While a unique index is being built, rows of before may share a value; its entry is of one of them. Such an entry is
+left alone by changes of the others.
+
 Nothing is kept between calls, so any number of tasks and threads may use one table; what belongs to one transaction is
 used by one of them at a time, as ever.
 """
@@ -21,13 +24,13 @@ import contextlib
 import dataclasses
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
 from pytikv.model.catalog import Catalog
-from pytikv.model.changes import Differ
+from pytikv.model.changes import Changes, Differ
 from pytikv.model.codecs import RowCodec
 from pytikv.model.errors import RowExists, UniqueViolation, shown
 from pytikv.model.layout import Entry, Layout
@@ -51,6 +54,13 @@ class _New(Generic[R]):
     encoded_key: bytes
     row_key: bytes
     entries: dict[bytes, Entry]
+
+
+class _Place(NamedTuple):
+    """Where a row lies."""
+
+    key: tuple[Any, ...]
+    encoded_key: bytes
 
 
 _Writes = dict[bytes, bytes | None]
@@ -208,12 +218,13 @@ class Rows(Generic[R]):
             wanted = [row.row_key for row in rows]
             for row in rows:
                 wanted += [one.key for one in row.entries.values() if one.is_exclusive or txn.is_pessimistic]
-            seen = await self._read_to_write(txn, wanted)
+            seen = await self.read_to_write(txn, wanted)
+            shared = await self._shared(txn, [(seen.get(row.row_key), row) for row in rows], seen)
             for row in rows:
                 stored = seen.get(row.row_key)
                 if stored is not None and must_be_new:
                     raise self._exists(row)
-                self._plan(row, self.old(stored), seen, writes)
+                self._plan(row, self.old(stored), seen, writes, shared)
         await self._write(txn, writes)
 
     def _new(self, record: R) -> _New[R]:
@@ -225,15 +236,57 @@ class Rows(Generic[R]):
         entries = self.differ.entries(record, encoded, key) if self.schema.indexes else {}
         return _New(record, key, encoded, self.layout.row_key(encoded), entries)
 
-    def _plan(self, row: _New[R], old: Any, seen: dict[bytes, bytes], writes: _Writes) -> None:
+    def _plan(
+        self, row: _New[R], old: Any, seen: dict[bytes, bytes], writes: _Writes, shared: Mapping[bytes, Entry]
+    ) -> None:
         """Add to `writes` what a row changes, and to `seen` what rows that follow it would see."""
         changes = self.differ.put(old, row.record, row.encoded_key, row.key, row.entries)
-        self._check_unique(changes.exclusive, seen)
+        for entry in changes.exclusive:
+            if self._is_anothers(entry, row.encoded_key, seen):
+                raise self.violation(entry)
+        if shared:
+            self._leave_others(changes, row.encoded_key, seen, shared)
         for key in changes.deletes:
             writes[key] = None
             seen.pop(key, None)
         writes.update(changes.puts)
         seen.update(changes.puts)
+
+    async def _shared(self, txn: AsyncTransaction, rows: Iterable[Any], seen: dict[bytes, bytes]) -> dict[bytes, Entry]:
+        """Return the unique entries of stored rows that may be another row's, since their index is not ready.
+
+        They are read into `seen`. rows: pairs of what is stored and what has its `key` and `encoded_key`.
+        """
+        names = await self.catalog.unsettled(txn)
+        if not names:
+            return {}
+        found = {
+            entry.key: entry
+            for stored, row in rows
+            if stored is not None
+            for entry in self.layout.entries(self.old(stored), row.encoded_key, row.key, names)
+            if entry.is_exclusive
+        }
+        missing = [key for key in found if key not in seen]
+        if missing:
+            seen.update(await self.read_to_write(txn, missing))
+        return found
+
+    def _is_anothers(self, entry: Entry, encoded_key: bytes, seen: Mapping[bytes, bytes]) -> bool:
+        """Tell whether a unique entry is there, and of another row."""
+        if entry.key not in seen:
+            return False
+        owner, _ = self.layout.read_entry(self.schema.indexes[entry.index_name], entry.key, seen[entry.key])
+        return self.layout.encoded_key(owner) != encoded_key
+
+    def _leave_others(
+        self, changes: Changes, encoded_key: bytes, seen: Mapping[bytes, bytes], shared: Mapping[bytes, Entry]
+    ) -> None:
+        """Take out of changes those of entries that are another row's."""
+        others = {key for key, entry in shared.items() if self._is_anothers(entry, encoded_key, seen)}
+        changes.deletes = [key for key in changes.deletes if key not in others]
+        for key in others:
+            changes.puts.pop(key, None)
 
     async def _write(self, txn: AsyncTransaction, writes: _Writes) -> None:
         """Write all, or nothing where a write is refused (too large, locked by another)."""
@@ -261,7 +314,7 @@ class Rows(Generic[R]):
         """
         encoded = self.encoded(key)
         places = self._places(encoded)
-        seen = await self._read_to_write(txn, places)
+        seen = await self.read_to_write(txn, places)
         if places[0] not in seen:
             return None
         old = self.codec.decode([seen[place] for place in places if place in seen])
@@ -273,9 +326,9 @@ class Rows(Generic[R]):
             before = self.differ.entries(old, encoded, row.key)
             wanted = [one.key for one in row.entries.values() if one.is_exclusive and one.key not in before]
             if wanted:
-                seen.update(await self._read_to_write(txn, wanted))
+                seen.update(await self.read_to_write(txn, wanted))
         writes: _Writes = {}
-        self._plan(row, old, seen, writes)
+        self._plan(row, old, seen, writes, await self._shared(txn, [(seen[places[0]], row)], seen))
         await self._write(txn, writes)
         return row.record
 
@@ -294,19 +347,23 @@ class Rows(Generic[R]):
         """Delete rows with their entries; returns how many there were."""
         encoded_keys = list(dict.fromkeys(self.encoded(key) for key in keys))
         row_keys = [self.layout.row_key(encoded) for encoded in encoded_keys]
-        seen = await self._read_to_write(txn, row_keys) if row_keys else {}
+        seen = await self.read_to_write(txn, row_keys) if row_keys else {}
+        rows = [
+            (seen[row_key], _Place(self.layout.key_of_row(row_key), encoded))
+            for encoded, row_key in zip(encoded_keys, row_keys, strict=True)
+            if row_key in seen
+        ]
+        shared = await self._shared(txn, rows, seen) if rows else {}
         writes: _Writes = {}
-        count = 0
-        for encoded, row_key in zip(encoded_keys, row_keys, strict=True):
-            stored = seen.get(row_key)
-            if stored is not None:
-                key = self.layout.key_of_row(row_key)
-                writes.update(dict.fromkeys(self.differ.delete(self.old(stored), encoded, key).deletes))
-                count += 1
+        for stored, row in rows:
+            changes = self.differ.delete(self.old(stored), row.encoded_key, row.key)
+            if shared:
+                self._leave_others(changes, row.encoded_key, seen, shared)
+            writes.update(dict.fromkeys(changes.deletes))
         await self._write(txn, writes)
-        return count
+        return len(rows)
 
-    async def _read_to_write(self, txn: AsyncTransaction, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def read_to_write(self, txn: AsyncTransaction, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Read what a change depends on; a pessimistic transaction locks it."""
         if txn.is_pessimistic:
             return dict(await txn.batch_get_for_update(keys))
@@ -319,11 +376,6 @@ class Rows(Generic[R]):
         if not self.schema.groups or self.records.kind == "protobuf":
             return self.codec.decode((stored,))
         return types.SimpleNamespace(**self.codec.decode_fields((stored,), self.schema.main_fields))
-
-    def _check_unique(self, entries: Iterable[Entry], seen: Mapping[bytes, bytes]) -> None:
-        for entry in entries:
-            if entry.key in seen:
-                raise self.violation(entry)
 
     def violation(self, entry: Entry) -> UniqueViolation:
         """Return the error about an entry that another row has."""

@@ -1,28 +1,33 @@
 """Going through all rows of a table in batches, each in a transaction of its own, resumable.
 
 A step reads the next rows in stored order, does its work on them, and writes how far it has come, all in one
-transaction: a step that failed or was lost is made again, one that committed never. `lock_keys` makes a step that only
-looks at a row conflict with whoever changes that row meanwhile, so that work based on it cannot overtake a writer.
+transaction. A step must be such that making it again does no harm: one whose commit is undetermined is repeated.
+`lock_keys` makes a step that only looks at a row conflict with whoever changes that row meanwhile, so that work based
+on it cannot overtake a writer.
 
-Steps that lose such a conflict are repeated, with a back-off, at most `_ATTEMPTS` times; half as many rows are taken
-then, so that a busy row does not hold up its neighbours for ever.
+Steps that lose such a conflict are repeated with half as many rows, so that a busy row does not hold up its neighbours;
+a row by itself is locked first (pessimistic), and so has its turn however busy it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from pytikv.client.arguments import check_count
 from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
-from pytikv.errors import WriteConflict
+from pytikv.errors import CommitUndetermined, WriteConflict
 
-__all__ = ["BATCH", "Found", "OnProgress", "Progress", "walk"]
+__all__ = ["BATCH", "Found", "OnProgress", "Progress", "batches", "repeatable", "walk"]
+
+T = TypeVar("T")
 
 BATCH: Final = 256
 _ATTEMPTS: Final = 20
+_LOST_COMMITS: Final = 20
 
 Found = tuple[bytes, bytes]
 """A stored key and its value."""
@@ -35,7 +40,7 @@ class Progress:
     rows: int
     """Rows seen by this walk; a resumed one counts from where it was resumed."""
     changed: int
-    """Things written: entries, rows."""
+    """Things written: entries, rows. Of a step that was repeated because its commit was undetermined, the last time."""
     position: bytes | None
     """The stored key of the last row done; None: all are."""
 
@@ -79,19 +84,47 @@ async def _one(
     async def work(txn: AsyncTransaction) -> tuple[int, int, bytes | None]:
         found = await _read(txn, spans, after, size)
         position = found[-1][0] if len(found) == size else None
+        if txn.is_pessimistic and found:  # what was read is of the transaction's begin
+            newest = await txn.batch_get_for_update([key for key, _ in found])
+            found = [(key, newest[key]) for key, _ in found if key in newest]
         return len(found), await step(txn, found, position), position
 
     while True:
         try:
-            return await db.run(work, attempts=_ATTEMPTS if size == 1 else 2)
+            return await repeatable(db, work, attempts=_ATTEMPTS if size == 1 else 2, pessimistic=size == 1)
         except WriteConflict:
             if size == 1:
                 raise
             size = max(1, size // 2)
 
 
+async def repeatable(db: AsyncTransactionClient, work: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
+    """Do as `db.run`, and again where the commit is undetermined, for work that does no harm when it is done twice."""
+    for _ in range(_LOST_COMMITS):
+        try:
+            return await db.run(work, *args, **options)
+        except CommitUndetermined:
+            continue
+    return await db.run(work, *args, **options)
+
+
+async def batches(
+    db: AsyncTransactionClient, spans: Sequence[tuple[bytes, bytes]], batch: int
+) -> AsyncIterator[tuple[AsyncSnapshot, list[Found]]]:
+    """Iterate over all pairs of some ranges, a batch at a time, each with the snapshot that it was read from."""
+    check_count("batch", batch, low=1, high=10_240)
+    after: bytes | None = None
+    while True:
+        snapshot = await db.snapshot()
+        found = await _read(snapshot, spans, after, batch)
+        yield snapshot, found
+        if len(found) < batch:
+            return
+        after = found[-1][0]
+
+
 async def _read(
-    txn: AsyncTransaction, spans: Sequence[tuple[bytes, bytes]], after: bytes | None, limit: int
+    txn: AsyncTransaction | AsyncSnapshot, spans: Sequence[tuple[bytes, bytes]], after: bytes | None, limit: int
 ) -> list[Found]:
     found: list[Found] = []
     for low, high in spans:
