@@ -8,6 +8,7 @@ import pytest
 
 import pytikv
 from pytikv.client.pool import ConnectionPool
+from pytikv.client.resource_control import controller
 from pytikv.proto import resource_manager_pb2 as rmpb
 from pytikv.rt.caller import CallerRuntime
 from pytikv.testing.server import ServerProcess
@@ -88,3 +89,19 @@ def test_without_the_option_the_name_only_travels(server_and_groups: tuple[str, 
     groups.add("poor", 1)
     with pytikv.RawClient.connect(url, resource_group="poor") as kv:
         put_all(kv, 50)
+
+
+@pytest.mark.process
+def test_of_groups_beyond_those_that_are_kept_nothing_stays(
+    server_and_groups: tuple[str, Groups], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "_MAX_GROUPS", 2)
+    url, groups = server_and_groups
+    with pytikv.RawClient.connect(url, resource_control=True) as kv:
+        for name in ("first", "second", "third", "fourth"):
+            groups.add(name, 1000)
+            with pytikv.context(resource_group=name):
+                put_all(kv, 2)
+        control = kv._core._backend._cluster.resource_control
+        assert set(control._groups) == {"third", "fourth"}
+        assert {name for name, _ in control._at_stores} == {"third", "fourth"}

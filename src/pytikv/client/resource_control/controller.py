@@ -111,7 +111,8 @@ class ResourceControl:
             group.bucket.spend(self._rt.now(), beyond.total)
             group.consumed.add(beyond)
             cost.add(beyond)
-            self._note_at_store(name, rpc.address, cost)
+            if name in self._groups:
+                self._note_at_store(name, rpc.address, cost)
         return answer
 
     async def _admit(self, name: str, group: Group, cost: Consumption, rpc: RpcInfo) -> None:
@@ -182,12 +183,20 @@ class ResourceControl:
             if isinstance(error, RpcError) and error.status in (Status.UNKNOWN, Status.UNIMPLEMENTED):
                 raise _unusable(name, error.details) from error
             logger.warning("resource group %r is not known, its requests pass unlimited: %s", name, error)
+            if len(self._unknown_until) >= _MAX_GROUPS:
+                self._unknown_until.clear()
             self._unknown_until[name] = now + _UNKNOWN_S
             return None
         with self._lock:
             if len(self._groups) >= _MAX_GROUPS:
-                self._groups.pop(next(iter(self._groups)))
+                self._forget(next(iter(self._groups)))
             return self._groups.setdefault(name, Group(meta, self._rt.now()))
+
+    def _forget(self, name: str) -> None:
+        """Drop a group and what is kept of it for each store."""
+        del self._groups[name]
+        for key in [key for key in self._at_stores if key[0] == name]:
+            del self._at_stores[key]
 
     async def _load(self, name: str, deadline: float) -> rmpb.ResourceGroup:
         leader = await self._source.leader(deadline)
