@@ -112,28 +112,35 @@ class AsyncBatchWriter:
 
         Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
         """
+        item = self.add(table, record)
+        await self._flush_full()
+        return item
+
+    def add(self, table: Table[Any], record: Any) -> Item:
+        """Add a record as `put` does, and write nothing."""
         rows = table.rows
         row = rows._new(record)
         changes = rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries)
         exclusive = frozenset((row.row_key, *(entry.key for entry in changes.exclusive)))
         size = sum(map(len, changes.puts)) + sum(map(len, changes.puts.values()))
         key = row.key[0] if len(row.key) == 1 else row.key
-        operation = _Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive)
-        await self._add(operation, size)
-        return operation.item
+        return self._add(_Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive), size)
 
     async def delete(self, table: Table[Any], key: Any) -> Item:
         """Add a deletion. Writes the batch if it is full now. Returns the item by which the account calls it."""
         encoded = table.rows.encoded(key)
-        operation = _Operation(table, encoded, key, None)
-        await self._add(operation, len(encoded))
-        return operation.item
+        item = self._add(_Operation(table, encoded, key, None), len(encoded))
+        await self._flush_full()
+        return item
 
-    async def _add(self, operation: _Operation, size: int) -> None:
+    def _add(self, operation: _Operation, size: int) -> Item:
         if self._is_closed:
             raise InvalidArgument("the batch has ended: begin another")
         self._waiting[operation.place] = operation
         self._bytes += size
+        return operation.item
+
+    async def _flush_full(self) -> None:
         if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
             await self.flush()
 

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import random
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -39,7 +40,7 @@ from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.errors import InvalidArgument, KeyExists, TikvError, WrongType
 from pytikv.model.batch import AsyncBatchWriter
-from pytikv.model.table import Table, _drive_client
+from pytikv.model.table import Table
 from pytikv.model.text_rows import TextRows
 from pytikv.transfer.checkpoint import Checkpoint
 from pytikv.transfer.readers import BadRow, guess_format, open_source, read_lists, read_objects
@@ -52,6 +53,7 @@ _WAVE_BYTES: Final = 4 << 20
 _CONCURRENCY: Final = 8
 _SAMPLE: Final = 4096
 _MAX_SPLIT: Final = 1024
+_MORE, _ALL, _STOP = object(), object(), object()
 
 Source = Iterable[Any] | str | Path
 _REFUSALS: Final = (InvalidArgument, KeyExists)
@@ -152,13 +154,15 @@ def load(
 
     Raises InvalidArgument where the columns of the file do not fit the class, OSError for a file that cannot be read.
     """
-    check_count("max_errors", max_errors)
-    check_count("split", split, high=_MAX_SPLIT)
+    check_count("max_errors", max_errors, low=0)
+    check_count("split", split, low=0, high=_MAX_SPLIT)
     source = _source(table, rows, format=format, delimiter=delimiter, columns=columns, null=null)
     if split and isinstance(rows, Iterator):
         raise InvalidArgument("split reads the rows twice: give it a list or a file, not an iterator")
     options = {"max_bytes": max_bytes, "concurrency": concurrency}
-    return _drive_client(db, _load, table, source, max_errors, checkpoint, split, options, on_progress)
+    state = None if checkpoint is None else Checkpoint(Path(checkpoint), f"{source.name} into table {table.name!r}")
+    loader = _Loader(db, table, source, max_errors, state, split, options, on_progress)
+    return loader.run_blocking(db) if isinstance(db, TransactionClient) else loader.run()
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -241,68 +245,85 @@ def _converted(rows: Iterable[Any], convert: Callable[[Any], Any]) -> Iterator[N
 # --- the load ---------------------------------------------------------------------------------------------------------
 
 
-async def _load(
-    db: AsyncTransactionClient,
-    table: Table[Any],
-    source: _RowSource,
-    max_errors: int,
-    checkpoint: str | Path | None,
-    split: int,
-    options: dict[str, int],
-    on_progress: OnLoad | None,
-) -> LoadReport:
-    state = None if checkpoint is None else Checkpoint(Path(checkpoint), f"{source.name} into table {table.name!r}")
-    done = 0 if state is None else state.load()
-    if split and not done:
-        await _split(db, table, source, split)
-    loader = _Loader(db, table, max_errors, state, options, on_progress)
-    with source.open() as opened:
-        return await loader.run(opened, done)
-
-
 class _Loader:
-    """One load."""
+    """One load: a wave is filled, and written, and so on. What is read is read between the calls of the client, so that
+    a source may use the client itself."""
 
     def __init__(
         self,
-        db: AsyncTransactionClient,
+        db: TransactionClient | AsyncTransactionClient,
         table: Table[Any],
+        source: _RowSource,
         max_errors: int,
         state: Checkpoint | None,
-        options: dict[str, int],
+        split: int,
+        options: Mapping[str, int],
         on_progress: OnLoad | None,
     ) -> None:
-        self._rt = db._backend.rt
+        if not isinstance(db, (TransactionClient, AsyncTransactionClient)):
+            raise WrongType(f"the first argument is a transaction client, not {type(db).__name__}")
+        self._db = db._core if isinstance(db, TransactionClient) else db
         self._table = table
+        self._source = source
         self._max_errors = max_errors
         self._state = state
+        self._split = split
         self._on_progress = on_progress
-        self._wave_bytes = check_count("max_bytes", options["max_bytes"], low=1)
+        self._wave_bytes = check_count("max_bytes", options["max_bytes"])
         # Waves are cut here, so that each row's line is known when its error comes.
         self._writer = AsyncBatchWriter(
-            db, max_items=None, max_bytes=1 << 62, concurrency=options["concurrency"], expect_new=True
+            self._db, max_items=None, max_bytes=1 << 62, concurrency=options["concurrency"], expect_new=True
         )
         self._lines: dict[Any, int] = {}
         self._passed = 0
+        self._is_well = True
+        self._began_s = self._db._backend.rt.now()
         self.report = LoadReport()
 
-    async def run(self, opened: _Opened, done: int) -> LoadReport:
-        """Write all rows but the first `done`."""
-        report, began = self.report, self._rt.now()
+    def run_blocking(self, db: TransactionClient) -> LoadReport:
+        """Load by a blocking client, in the calling thread."""
+        done, borders = self._begin()
+        if borders:
+            db._rt.run(self._db.split(borders, scatter=True))
+        with self._source.open() as opened:
+            self._pass(opened, done)
+            goes_on = True
+            while goes_on:
+                more = self._fill(opened)
+                goes_on = db._rt.run(self._write(opened)) and more is _MORE
+        return self._end(more)
+
+    async def run(self) -> LoadReport:
+        """Load by an asynchronous client."""
+        done, borders = self._begin()
+        if borders:
+            await self._db.split(borders, scatter=True)
+        with self._source.open() as opened:
+            self._pass(opened, done)
+            goes_on = True
+            while goes_on:
+                more = self._fill(opened)
+                goes_on = await self._write(opened) and more is _MORE
+        return self._end(more)
+
+    def _begin(self) -> tuple[int, list[bytes]]:
+        """Return how many rows an earlier run has done, and where regions are to be split."""
+        done = 0 if self._state is None else self._state.load()
+        if not self._split or done:
+            return done, []
+        with self._source.open() as opened:
+            return done, _borders(self._table, _sample(opened.rows), self._split)
+
+    def _pass(self, opened: _Opened, done: int) -> None:
+        report = self.report
         report.size_bytes = opened.size_bytes
-        report.skipped = report.acknowledged = self._passed = sum(
-            1 for _ in zip(range(done), opened.rows, strict=False)
-        )
-        is_full = False
-        for row in opened.rows:
-            is_full = not await self._take(row)
-            if is_full or self._writer.waiting_bytes >= self._wave_bytes:
-                is_full = not await self._flush(opened, began) or is_full
-                if is_full:
-                    break
-        if not is_full:
-            report.is_complete = await self._flush(opened, began)
-        report.seconds = self._rt.now() - began
+        self._passed = sum(1 for _ in itertools.islice(opened.rows, done))
+        report.skipped = report.acknowledged = self._passed
+
+    def _end(self, more: object) -> LoadReport:
+        report = self.report
+        report.is_complete = more is _ALL and self._is_well
+        report.seconds = self._db._backend.rt.now() - self._began_s
         if self._state is not None:
             if report.is_complete:
                 self._state.remove()
@@ -310,12 +331,21 @@ class _Loader:
                 self._state.save(report.acknowledged, now=True)
         return report
 
-    async def _take(self, row: Numbered | BadRow) -> bool:
+    def _fill(self, opened: _Opened) -> object:
+        """Take rows until the wave is full. Returns whether there are more, or that was all, or the load ends here."""
+        for row in opened.rows:
+            if not self._take(row):
+                return _STOP
+            if self._writer.waiting_bytes >= self._wave_bytes:
+                return _MORE
+        return _ALL
+
+    def _take(self, row: Numbered | BadRow) -> bool:
         """Add a row to the wave. False: that was one bad row too many, and it is not counted as passed."""
         line, record = row
         if not isinstance(row, BadRow):
             try:
-                self._lines[await self._writer.put(self._table, record)] = line
+                self._lines[self._writer.add(self._table, record)] = line
             except InvalidArgument as error:
                 row = BadRow(line, str(error))
         if isinstance(row, BadRow) and not self._note(row.line, row.reason):
@@ -328,10 +358,10 @@ class _Loader:
         self.report.errors.append(Refused(line, reason))
         return len(self.report.errors) <= self._max_errors
 
-    async def _flush(self, opened: _Opened, began: float) -> bool:
+    async def _write(self, opened: _Opened) -> bool:
         """Write the wave. False: the load ends here."""
         report, result = self.report, await self._writer.flush()
-        report.rows, report.seconds = result.written, self._rt.now() - began
+        report.rows, report.seconds = result.written, self._db._backend.rt.now() - self._began_s
         report.done_bytes = opened.position()
         goes_on = True
         for item, error in sorted(result.errors.items(), key=lambda pair: self._lines[pair[0]]):
@@ -344,6 +374,7 @@ class _Loader:
         result.unprocessed.clear()
         self._lines.clear()
         if report.error is not None or not goes_on:
+            self._is_well = False
             return False
         report.acknowledged = self._passed
         if self._state is not None:
@@ -356,21 +387,20 @@ class _Loader:
 # --- pre-split --------------------------------------------------------------------------------------------------------
 
 
-async def _split(db: AsyncTransactionClient, table: Table[Any], source: _RowSource, parts: int) -> None:
-    """Split the regions of rows and of each index at borders that divide a sample of the source into equal parts."""
+def _sample(rows: Iterator[Numbered | BadRow]) -> list[Any]:
+    """Return some of the records, each with the same chance."""
     dice = random.Random(0)
     sample: list[Any] = []
-    with source.open() as opened:
-        for number, row in enumerate(row for row in opened.rows if not isinstance(row, BadRow)):
-            if len(sample) < _SAMPLE:
-                sample.append(row[1])
-            elif (at := dice.randrange(number + 1)) < _SAMPLE:
-                sample[at] = row[1]
-    if sample:
-        await db.split(_borders(table, sample, parts), scatter=True)
+    for number, row in enumerate(row for row in rows if not isinstance(row, BadRow)):
+        if len(sample) < _SAMPLE:
+            sample.append(row[1])
+        elif (at := dice.randrange(number + 1)) < _SAMPLE:
+            sample[at] = row[1]
+    return sample
 
 
 def _borders(table: Table[Any], sample: list[Any], parts: int) -> list[bytes]:
+    """Return the borders that divide the rows of a sample, and the entries of each index, into equal parts."""
     by_head: dict[bytes, list[bytes]] = {low: [] for low, _ in table.rows.layout.everything()}
     heads = sorted(by_head, reverse=True)
     for record in sample:
