@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import random
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import pytikv
-from pytikv.demo import dataset, seats
+from pytikv.demo import contention, dataset, loading, queries, seats, tables
 from pytikv.demo import run as demo_run
 from pytikv.demo.latency import Latencies
+from pytikv.demo.tables import Offer, Purse, Seat
+from pytikv.model import Table
 
 Run = Callable[..., Any]
 
@@ -21,37 +25,58 @@ needs_data = pytest.mark.skipif(
     not all(dataset.installed(data) for data in (dataset.AIRPORTS, dataset.FLIGHTS)),
     reason="the demonstration's data packages are not installed",
 )
+FEW = ("--rows", "300", "--buyers", "4", "--seats", "24")
 
 
 @needs_data
 def test_demo(run: Run, tmp_path: Path) -> None:
-    done = run("demo", str(tmp_path / "demo"), "--rows", "300")
+    store, drawing = str(tmp_path / "demo"), tmp_path / "c.svg"
+    done = run("demo", store, *FEW, "--svg", str(drawing))
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1].startswith("demo ok: 300 airports and 300 flights loaded")
-    assert "P95 us" in done.out
-    assert "United Air Lines" in done.out
-    assert "█" in done.out
-    assert "no seat sold twice, no money lost" in done.out
-    url = f"embedded://{tmp_path}/demo"
-    listed = run("scan", "pytikv-demo/", "--keys-only", "--limit", "0", "--url", url)
-    assert len(listed.out.split()) == 600, listed.err
+    for said in ("airports.by(txn, iata=", "P95 us", "United Air Lines", "█", "no seat sold twice, no money lost"):
+        assert said in done.out
+    assert drawing.read_text().startswith("<svg")
+    assert all(name in drawing.read_text() for name in seats.STRATEGIES)
+    assert "pytikv.demo.tables" in done.err
+    with pytikv.TransactionClient.connect(f"embedded://{store}") as db:
+        snapshot = db.snapshot()
+        assert tables.airports.count(snapshot) == tables.flights.count(snapshot) == 300
+        assert tables.flights.first(snapshot, carrier="UA") is not None
 
 
 @needs_data
-def test_demo_json(run: Run) -> None:
-    done = run("demo", "--rows", "200", "--buyers", "16", "--json")
+def test_demo_json_and_again_with_fewer_rows(run: Run, tmp_path: Path) -> None:
+    assert run("demo", str(tmp_path / "demo"), "--rows", "400", "--buyers", "0").code == 0
+    done = run("demo", str(tmp_path / "demo"), "--rows", "300", "--buyers", "8", "--seats", "40", "--json")
+    assert done.code == 0, done.err
     record = done.json()
-    assert done.code == 0
     assert record["ok"] is True
-    assert record["rows"] == {"airports": 200, "flights": 200}
-    assert set(record["operations"]) == {"get", "batch_get", "scan_prefix", "put"}
-    assert sum(record["flights_by_carrier"].values()) == 200
+    assert record["rows"] == {"airports": 300, "flights": 300}
+    assert list(record["operations"]) == [
+        *("get", "by_iata", "get_many", "by_country", "page", "covered", "count", "insert")
+    ]
+    assert all(found["operations"] > 0 for found in record["operations"].values())
+    assert sum(record["flights_by_carrier"].values()) == 300
     assert record["mismatches"] == 0
-    assert record["compared"] > 400
-    for sale in record["sales"].values():
-        assert sale["sold"] == sale["operations"] == 80
+    assert record["compared"] > 600
+    assert len(record["examples"]) == 6
+    sales = record["sales"]
+    assert [(one["buyers_a_flight"], one["strategy"]) for one in sales[:4]] == [
+        *((1, "optimistic"), (1, "pessimistic"), (1, "adaptive"), (2, "optimistic"))
+    ]
+    assert sales[-1]["buyers_a_flight"] == 8
+    for sale in sales:
+        assert sale["sold"] == sale["operations"] == sale["seats"]
         assert sale["problems"] == []
         assert sale["audits"] >= 1
+
+
+@needs_data
+def test_demo_of_some_days(run: Run) -> None:
+    record = run("demo", "--days", "1", "--rows", "900", "--buyers", "0", "--json").json()
+    assert record["rows"] == {"airports": 900, "flights": 842}
+    assert record["sales"] == []
 
 
 @needs_data
@@ -75,8 +100,22 @@ def test_demo_with_metrics_and_traffic(run: Run, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(metrics, "serve", serve_and_remember)
     monkeypatch.setattr(Traffic, "run", scrape_afterwards)
+    words = (
+        "demo",
+        "--rows",
+        "100",
+        "--buyers",
+        "4",
+        "--seats",
+        "12",
+        "--serve-metrics",
+        "0",
+        "--keep",
+        "0.5",
+        "--json",
+    )
     try:
-        done = run("demo", "--rows", "100", "--buyers", "4", "--serve-metrics", "0", "--keep", "0.5", "--json")
+        done = run(*words, "--serve-metrics", "0", "--keep", "0.5")
     finally:
         metrics.uninstall()
     assert done.code == 0, done.err
@@ -96,51 +135,25 @@ def test_demo_refuses_a_bad_address_for_metrics(run: Run) -> None:
 
 @needs_data
 def test_demo_exits_1_on_a_mismatch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = pytikv.RawClient.get
+    honest = Table.get
 
-    def lying(self: pytikv.RawClient, key: bytes) -> bytes | None:
-        value = honest(self, key)
-        return value[:-1] if value is not None and key.endswith(b"A") else value
+    def lying(self: Table[Any], txn: Any, key: Any, **options: Any) -> Any:
+        found = honest(self, txn, key, **options)
+        return dataclasses.replace(found, dest="???") if key[1] == "UA" else found
 
-    monkeypatch.setattr(pytikv.RawClient, "get", lying)
-    done = run("demo", "--rows", "50")
+    monkeypatch.setattr(Table, "get", lying)
+    done = run("demo", "--rows", "50", "--buyers", "0")
     assert done.code == 1
-    assert "MISMATCH at pytikv-demo/" in done.err
+    assert "MISMATCH at Flight(" in done.err
     assert done.out.splitlines()[-1].startswith("demo FAILED: ")
+
+
+# --- what the store might do ------------------------------------------------------------------------------------------
 
 
 class _Quiet:
     def stage(self, name: str, total: int | None) -> None: ...
     def step(self, done: int) -> None: ...
-
-
-@needs_data
-@pytest.mark.parametrize("fault", ["lost", "changed", "added"])
-def test_demo_sees_what_the_store_did(tikv: pytikv.RawClient, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    """A row lost, changed or added behind the demonstration's back is found when everything is read back."""
-    plan = demo_run.Plan(rows=50, gets=0, batch_gets=0, scans=0, puts=0, buyers=0)
-    db = cast("pytikv.TransactionClient", None)  # without buyers there is no sale
-    demo = demo_run.Demo(tikv, db, plan, _Quiet())
-    real = demo._load
-
-    def load() -> None:
-        real()
-        key = dataset.PREFIX + b"airport/00AA"
-        assert tikv.exists(key)
-        if fault == "lost":
-            tikv.delete(key)
-        elif fault == "changed":
-            tikv.put(key, b"{}")
-        else:
-            tikv.put(key + b"+", b"{}")
-
-    monkeypatch.setattr(demo, "_load", load)
-    report = demo.run()
-    assert not report.ok
-    assert report.mismatches
-
-
-SALE = seats.Sale([b"UA/1", b"DL/2"], pessimistic=False, buyers=8, seats=5, think_s=0.0)
 
 
 @pytest.fixture
@@ -149,23 +162,115 @@ def db() -> Iterator[pytikv.TransactionClient]:
         yield client
 
 
-@pytest.mark.parametrize("pessimistic", [False, True])
-def test_a_sale(db: pytikv.TransactionClient, pessimistic: bool) -> None:
-    report = seats.sell(db, dataclasses.replace(SALE, pessimistic=pessimistic))
+def _lose(db: pytikv.TransactionClient) -> None:
+    with db.begin() as txn:
+        assert tables.airports.delete(txn, "00AA")
+
+
+def _change(db: pytikv.TransactionClient) -> None:
+    with db.begin() as txn:
+        assert tables.airports.update(txn, "00AA", name="Elsewhere") is not None
+
+
+def _add(db: pytikv.TransactionClient) -> None:
+    with db.begin() as txn:
+        like = tables.airports.get(txn, "00AA")
+        assert like is not None
+        tables.airports.insert(txn, dataclasses.replace(like, icao="00AA+"))
+
+
+def _lose_entry(db: pytikv.TransactionClient) -> None:
+    layout = tables.flights.rows.layout
+    start, end = layout.everything()[-1]
+    with db.begin() as txn:
+        key, _ = next(iter(txn.scan(start, end)))
+        txn.delete(key)
+
+
+@needs_data
+@pytest.mark.parametrize("fault", [_lose, _change, _add, _lose_entry])
+def test_demo_sees_what_the_store_did(
+    db: pytikv.TransactionClient, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytikv.TransactionClient], None]
+) -> None:
+    """A row or entry lost, changed or added behind the demonstration's back is found when everything is read back."""
+    demo = demo_run.Demo(db, demo_run.Plan(rows=50, questions=0, buyers=0), _Quiet())
+    real = demo._load
+
+    def load(data: dataset.DataSet[Any]) -> list[Any]:
+        records = real(data)
+        if data is dataset.FLIGHTS:
+            fault(db)
+        return records
+
+    monkeypatch.setattr(demo, "_load", load)
+    report = demo.run()
+    assert not report.ok
+    assert report.answers.mismatches
+
+
+FLIGHT = tables.Flight(
+    day=datetime.date(2013, 1, 1),
+    carrier="UA",
+    number=1,
+    origin="EWR",
+    dest="IAH",
+    tail=None,
+    scheduled_departure=515,
+    departure=517,
+    departure_delay=2,
+    scheduled_arrival=819,
+    arrival=None,
+    arrival_delay=None,
+    air_time=None,
+    distance_miles=1400,
+)
+
+
+def test_a_wrong_answer_to_a_question_is_noticed(db: pytikv.TransactionClient) -> None:
+    stored = [dataclasses.replace(FLIGHT, number=number) for number in range(40)]
+    loading.load(db, tables.flights, stored, jobs=2, step=lambda _: None)
+    believed = [dataclasses.replace(one, dest="???") if one.number == 7 else one for one in stored]
+    answers = queries.Answers()
+    source = queries.Source([], believed[:-1])
+    questions = queries.Questions(db, source, answers, random.Random(1), stage=lambda *_: None, step=lambda _: None)
+    questions._get_many(1)
+    questions._pages(1)
+    questions._counts(1)
+    assert len(answers.mismatches) == 1 + 2 + 1  # row 7; row 7 and one row too many; too many
+
+
+def test_clearing_leaves_neither_rows_nor_entries(db: pytikv.TransactionClient) -> None:
+    stored = [dataclasses.replace(FLIGHT, number=number) for number in range(30)]
+    assert loading.load(db, tables.flights, stored, jobs=2, step=lambda _: None) == 30
+    assert loading.clear(db, tables.flights) == 60
+    assert list(tables.flights.query(db.snapshot())) == list(tables.flights.query(db.snapshot(), carrier="UA")) == []
+    assert tables.flights.check(db).found == 0
+
+
+# --- sales ------------------------------------------------------------------------------------------------------------
+
+SALE = seats.Sale(["UA1", "DL2"], "optimistic", buyers=8, seats=5, think_s=0.0)
+
+
+@pytest.mark.parametrize("strategy", seats.STRATEGIES)
+def test_a_sale(db: pytikv.TransactionClient, strategy: str) -> None:
+    report = seats.sell(db, dataclasses.replace(SALE, strategy=strategy))
     assert report.ok, report.problems
     assert report.sold == report.seats == len(report.latencies) == 10
     assert report.gave_up == 0
+    assert report.buyers_a_flight == 4
 
 
 @pytest.mark.parametrize(
     ("tamper", "finding"),
     [
-        (lambda txn: txn.delete(b"pytikv-demo/sale/seat/UA/1/003"), "4 seats sold and 0 left are not 5"),
-        (lambda txn: txn.put(b"pytikv-demo/sale/seat/UA/1/003", b"999"), "buyer "),
-        (lambda txn: txn.put(b"pytikv-demo/sale/purse/003", b"0"), "money came or went"),
-        (lambda txn: txn.put(b"pytikv-demo/sale/flight/DL/2", b'{"left": 0, "earned": 1}'), "5 seats sold for 1"),
+        (lambda txn: tables.seats.delete(txn, ("UA1", 3)), "4 seats sold and 0 left are not 5"),
+        (lambda txn: tables.seats.put(txn, Seat("UA1", 6, 0)), "6 seats sold and 0 left are not 5"),
+        (lambda txn: tables.seats.put(txn, Seat("UA1", 3, 999)), "buyer "),
+        (lambda txn: tables.purses.put(txn, Purse(3, 0)), "money came or went"),
+        (lambda txn: tables.offers.put(txn, Offer("DL2", 0, 1)), "5 seats sold for 1"),
     ],
-    ids=["seat lost", "seat sold twice", "money lost", "wrong revenue"],
+    ids=["seat lost", "oversold", "seat sold twice", "money lost", "wrong revenue"],
 )
 def test_the_audit_finds_wrong_books(db: pytikv.TransactionClient, tamper: Callable[..., None], finding: str) -> None:
     assert seats.sell(db, SALE).ok
@@ -175,18 +280,35 @@ def test_the_audit_finds_wrong_books(db: pytikv.TransactionClient, tamper: Calla
     assert any(finding in problem for problem in problems), problems
 
 
+def test_levels_of_contention() -> None:
+    assert contention.levels(32, 1000) == [32, 10, 3, 1]
+    assert contention.levels(2, 1000) == [2, 1]
+    assert contention.levels(64, 1) == [1]
+    reports = [
+        seats.SaleReport(strategy, 4, level, 10, Latencies()) for level in (4, 1) for strategy in seats.STRATEGIES[:2]
+    ]
+    names, series = contention.throughputs(reports)
+    assert names == ["1 buyer a flight", "4 buyers a flight"]
+    assert series == {"optimistic": [0.0, 0.0], "pessimistic": [0.0, 0.0], "adaptive": [None, None]}
+
+
+# --- the data ---------------------------------------------------------------------------------------------------------
+
+
 @needs_data
 def test_data_is_all_there_and_keys_are_unique() -> None:
-    airports = {row.key for row in dataset.read(dataset.AIRPORTS)}
-    flights = {row.key for row in dataset.read(dataset.FLIGHTS)}
-    assert len(airports) > 28_000
-    assert len(flights) == 336_776
-    assert b"pytikv-demo/flight/UA/2013-01-01/1545/EWR" in flights
+    airports = list(dataset.read(dataset.AIRPORTS))
+    assert len({airport.icao for airport in airports}) == len(airports) == 28_298
+    kennedy = next(airport for airport in airports if airport.iata == "JFK")
+    assert (kennedy.icao, kennedy.country, kennedy.timezone) == ("KJFK", "US", "America/New_York")
+    keys = {queries.flight_key(flight) for flight in dataset.read(dataset.FLIGHTS)}
+    assert len(keys) == 336_776
+    assert (datetime.date(2013, 1, 1), "UA", 1545, "EWR") in keys
     assert len(dataset.carrier_names()) == 16
 
 
 def test_missing_package_says_how_to_get_it() -> None:
-    missing = dataset.DataSet("moons", "no-such-distribution-here", "x.csv", "{x}")
+    missing = dataclasses.replace(dataset.AIRPORTS, name="moons", distribution="no-such-distribution-here")
     with pytest.raises(pytikv.ConfigError, match=r"pip install \"pytikv\[demo\]\""):
         next(dataset.read(missing))
 

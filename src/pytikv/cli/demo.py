@@ -1,8 +1,9 @@
-"""`demo`: a real data set into a store and back, with a table of latencies and a picture in the terminal."""
+"""`demo`: a real data set into tables and back, with its questions, their latencies, and seats sold to many at once."""
 
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
@@ -13,23 +14,27 @@ from pytikv.cli.chart import bars
 from pytikv.cli.failures import FAILED
 from pytikv.cli.options import JsonOption, add_command
 from pytikv.cli.session import raw_client, transaction_client
-from pytikv.transfer.escape import escape
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from pytikv.demo.latency import Latencies
     from pytikv.demo.run import DemoReport, Plan
+    from pytikv.demo.seats import SaleReport
     from pytikv.demo.traffic import TrafficReport
 
 __all__ = ["register"]
 
 _MISMATCHES_SHOWN = 5
+_BAR_WIDTH = 24
 _TITLES = {
-    "get": "get",
-    "batch_get": "batch_get (100 keys)",
-    "scan_prefix": "scan_prefix (a carrier's day)",
-    "put": "put (100 bytes)",
+    "get": "flights.get",
+    "by_iata": "airports.by(iata)",
+    "get_many": "flights.get_many, 100",
+    "by_country": "airports.query(country)",
+    "page": "flights.page, 25 rows",
+    "covered": "  from the index alone",
+    "count": "flights.count",
+    "insert": "insert, a transaction",
 }
 
 
@@ -39,9 +44,15 @@ def demo(
         str | None,
         typer.Option(envvar="PYTIKV_URL", help="Use this store instead: tikv://HOST:PORT, embedded:///PATH."),
     ] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table; none: all.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Batches on their way at once while loading.")] = 4,
-    buyers: Annotated[int, typer.Option(min=0, max=256, help="Buyers of seats at once; 0: no sale.")] = 64,
+    days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights to load, from January the first.")] = 90,
+    everything: Annotated[bool, typer.Option("--all", help="Load the flights of the whole year.")] = False,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table at most; none: all.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Transactions on their way at once while loading.")] = 4,
+    buyers: Annotated[int, typer.Option(min=0, max=256, help="Buyers of seats at once; 0: no sale.")] = 32,
+    seats: Annotated[int, typer.Option(min=1, help="Seats on offer in each sale, about.")] = 480,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Draw throughput by contention there, as SVG.")
+    ] = None,
     serve_metrics: Annotated[
         str | None, typer.Option(metavar="[HOST:]PORT", help="Serve the clients' metrics for Prometheus there.")
     ] = None,
@@ -50,20 +61,32 @@ def demo(
     ] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Load airports and flights, read them back, compare everything, then sell seats to many buyers at once.
+    """Load airports and flights into tables, query them, compare everything, then sell seats to many buyers at once.
 
-    The rows are written under the keys pytikv-demo/... and stay there, in place of what was there before. The sale runs
-    in transactions, first optimistic, then pessimistic, and its books are checked.
+    The tables are those of pytikv.demo.tables. They stay where they are, in place of what an earlier run left. Seats
+    are sold by optimistic, pessimistic and adaptive transactions, from a flight for each buyer to one that all want;
+    the books are checked.
     """
     import tempfile
 
     from pytikv.demo.run import Plan
 
-    plan = Plan(rows=rows, jobs=jobs, buyers=buyers)
+    if svg is not None:
+        from pytikv.bench import charts
+
+        charts.require()
+    plan = Plan(rows=rows, days=None if everything else days, jobs=jobs, buyers=buyers, seats=seats)
     target = f"embedded://{quote(path)}" if path is not None else url or ""
     with _metrics(serve_metrics), tempfile.TemporaryDirectory(prefix="pytikv-demo-") as directory:
         report, traffic = _run(target or f"embedded://{directory}/store", plan, keep)
-    _print(report, traffic, target or "embedded:// in a temporary directory", as_json=as_json)
+    if svg is not None and report.sales:
+        svg.write_text(_drawing(report.sales), encoding="utf-8")
+    if as_json:
+        output.print_json(_record(report, target) | ({"traffic": traffic.summary()} if traffic else {}))
+    else:
+        _print(report, traffic, plan, target)
+        if svg is not None and report.sales:
+            output.note(f"throughput by contention drawn: {svg}")
     if not report.ok:
         raise typer.Exit(FAILED)
 
@@ -87,19 +110,16 @@ def _run(url: str, plan: Plan, keep_s: float) -> tuple[DemoReport, TrafficReport
     from pytikv.demo.run import Demo
     from pytikv.demo.traffic import Traffic
 
-    with (
-        raw_client(url) as client,
-        transaction_client(url, timeout=60.0) as db,
-        output.progress(known=True) as bar,
-    ):
+    with transaction_client(url, timeout=60.0) as db, output.progress(known=True) as bar:
         shown = _Bar(bar)
-        report = Demo(client, db, plan, shown).run()
+        report = Demo(db, plan, shown).run()
         if not keep_s or not report.ok:
             return report, None
         shown.stage(f"traffic for {keep_s:,.0f} s", None)
-        traffic = Traffic(client, db, url=url)
-        with contextlib.suppress(KeyboardInterrupt):
-            traffic.run(keep_s)
+        with raw_client(url) as client:
+            traffic = Traffic(client, db, url=url)
+            with contextlib.suppress(KeyboardInterrupt):
+                traffic.run(keep_s)
         return report, traffic.report
 
 
@@ -123,105 +143,125 @@ class _Bar:
 # --- rendering --------------------------------------------------------------------------------------------------------
 
 
-def _print(report: DemoReport, traffic: TrafficReport | None, target: str, *, as_json: bool) -> None:
-    if as_json:
-        output.print_json(_record(report, target) | ({"traffic": traffic.summary()} if traffic else {}))
-        return
+def _record(report: DemoReport, target: str) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "target": target or "embedded:// in a temporary directory",
+        "rows": report.rows,
+        "load_seconds": round(report.load_seconds, 3),
+        "load_rows_per_second": round(report.load_rows_per_second),
+        "examples": [example.record() for example in report.examples],
+        "operations": {name: latencies.summary() for name, latencies in report.answers.operations.items()},
+        "scan_rows_per_second": round(report.scan_rows_per_second),
+        "flights_by_carrier": dict(report.flights_by_carrier.most_common()),
+        "compared": report.answers.compared,
+        "mismatches": len(report.answers.mismatches),
+        "sales": [sale.summary() for sale in report.sales],
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _print(report: DemoReport, traffic: TrafficReport | None, plan: Plan, target: str) -> None:
+    _print_examples(report)
     _print_latencies(report)
-    _print_histograms(report.operations)
     _print_carriers(report)
     _print_sales(report)
-    for key in report.mismatches[:_MISMATCHES_SHOWN]:
-        output.note(f"MISMATCH at {escape(key)}")
+    for mismatch in report.answers.mismatches[:_MISMATCHES_SHOWN]:
+        output.note(f"MISMATCH at {mismatch}")
     for sale in report.sales:
         for problem in sale.problems[:_MISMATCHES_SHOWN]:
             output.note(f"WRONG BOOKS ({sale.strategy}): {problem}")
     if traffic is not None:
         errors = ", ".join(f"{count:,} {code}" for code, count in traffic.errors.most_common()) or "none"
         output.line(f"traffic: {traffic.calls.total():,} calls in {traffic.seconds:,.1f} s; errors: {errors}")
-    output.line(_summary(report, target))
+    if report.ok:
+        _print_what_next(plan, target)
+    output.line(_summary(report, target or "embedded:// in a temporary directory"))
 
 
-def _record(report: DemoReport, target: str) -> dict[str, Any]:
-    return {
-        "ok": report.ok,
-        "target": target,
-        "rows": report.rows,
-        "load_seconds": round(report.load.seconds, 3),
-        "load_rows_per_second": round(report.load.rows_per_second),
-        "operations": {name: latencies.summary() for name, latencies in report.operations.items()},
-        "scan_rows_per_second": round(report.scan_rows_per_second),
-        "flights_by_carrier": dict(report.flights_by_carrier.most_common()),
-        "compared": report.compared,
-        "mismatches": len(report.mismatches),
-        "sales": {sale.strategy: sale.summary() for sale in report.sales},
-        "seconds": round(report.seconds, 3),
-    }
+def _print_examples(report: DemoReport) -> None:
+    for question, answer, seconds in report.examples:
+        output.line(question)
+        output.line(f"    {seconds * 1000:5.1f} ms  {answer}")
+    output.line("")
 
 
 def _print_latencies(report: DemoReport) -> None:
-    columns = ["operation", "count", "a second", "P50 us", "P95 us", "P99 us"]
+    columns = ["query", "count", "a second", "P50 us", "P95 us", "P99 us"]
     rows = [
         [_TITLES[name], f"{len(found):,}", f"{found.per_second:,.0f}"]
         + [f"{found.percentile_us(percent):,.0f}" for percent in (50, 95, 99)]
-        for name, found in report.operations.items()
+        for name, found in report.answers.operations.items()
     ]
-    output.table(columns, rows, title="Latencies, one thread", right=1, always=True)
-
-
-def _print_histograms(operations: dict[str, Latencies]) -> None:
-    for name in ("get", "put"):
-        found = operations[name].histogram() if name in operations else []
-        output.line(f"\n{_TITLES[name]}: how long each took, in microseconds")
-        rows = [(f"{_short(low)} - {_short(high)}", float(count), f"{count:,}") for low, high, count in found]
-        for text in bars(rows):
-            output.line(text)
-
-
-def _short(number: float) -> str:
-    return f"{number:.2f}" if number < 10 else f"{number:,.0f}"
+    output.table(columns, rows, title="Queries, one thread", right=1, always=True)
 
 
 def _print_carriers(report: DemoReport) -> None:
     from pytikv.demo.dataset import carrier_names
 
     names = carrier_names()
-    output.line("\nFlights from New York in 2013, by carrier, counted in the store")
+    output.line("\nFlights from New York in 2013, by carrier, counted in the index")
     rows = [
         (f"{names.get(code, code)} {code}", float(count), f"{count:,}")
         for code, count in report.flights_by_carrier.most_common()
     ]
-    for text in bars(rows):
+    for text in bars(rows, width=_BAR_WIDTH):
         output.line(text)
     output.line("")
 
 
 def _print_sales(report: DemoReport) -> None:
-    """Show how the seats were sold; what the buyers did to each other is the point: tries made again."""
+    """Draw bookings a second, level by level; beside them what the buyers did to each other: tries made again."""
     if not report.sales:
         return
-    first = report.sales[0]
-    columns = ["way", "seats sold", "retries", "a second", "P50 ms", "P95 ms", "P99 ms"]
+    output.line(f"Seats booked a second by {report.sales[0].buyers} buyers at once, and tries made again")
     rows = [
-        [sale.strategy, f"{sale.sold:,}/{sale.seats:,}", f"{sale.retries:,}"]
-        + [f"{sale.latencies.per_second:,.0f}"]
-        + [f"{sale.latencies.percentile_us(percent) / 1000:,.1f}" for percent in (50, 95, 99)]
+        (sale.strategy, sale.latencies.per_second, f"{sale.latencies.per_second:,.0f}, {sale.retries:,} again")
         for sale in report.sales
     ]
-    output.table(columns, rows, title=f"Seats booked by {first.buyers} buyers at once", right=1, always=True)
+    level = 0
+    for sale, text in zip(report.sales, bars(rows, width=_BAR_WIDTH), strict=True):
+        if sale.buyers_a_flight != level:
+            level = sale.buyers_a_flight
+            output.line(_level(level))
+        output.line(f"    {text}")
+    sold, seats = sum(sale.sold for sale in report.sales), sum(sale.seats for sale in report.sales)
     audits = sum(sale.audits for sale in report.sales)
     verdict = "no seat sold twice, no money lost" if all(sale.ok for sale in report.sales) else "THE BOOKS ARE WRONG"
     gave_up = sum(sale.gave_up for sale in report.sales)
-    output.line(f"{audits} audits by snapshot, during the sales and after: {verdict}; {gave_up} bookings given up\n")
+    output.line(f"{sold:,} of {seats:,} seats sold, {gave_up} bookings given up; {audits} audits: {verdict}\n")
+
+
+def _level(buyers_a_flight: int) -> str:
+    if buyers_a_flight == 1:
+        return "  a flight for each buyer"
+    return f"  {buyers_a_flight} buyers want the same flight"
+
+
+def _drawing(sales: list[SaleReport]) -> str:
+    from pytikv.bench import charts
+    from pytikv.demo.contention import throughputs
+
+    names, series = throughputs(sales)
+    return charts.lines_by_name(names, series, unit="bookings a second")
+
+
+def _print_what_next(plan: Plan, target: str) -> None:
+    if plan.days is not None and plan.rows is None:
+        output.note(f"loaded were the first {plan.days} days of flights; the whole year: pytikv demo --all")
+    if target:
+        output.note(f"the tables stay there: pytikv table ls --tables pytikv.demo.tables --url {target}")
+    else:
+        output.note("this store is gone now; to keep one and look around in it: pytikv demo PATH")
 
 
 def _summary(report: DemoReport, target: str) -> str:
     rows = " and ".join(f"{count:,} {name}" for name, count in report.rows.items())
     return (
         f"demo {'ok' if report.ok else 'FAILED'}: {rows} loaded into {target} at"
-        f" {report.load.rows_per_second:,.0f} rows a second, {report.compared:,} values compared with their source,"
-        f" {len(report.mismatches):,} mismatches, {sum(sale.sold for sale in report.sales):,} seats sold,"
-        f" {report.seconds:.1f} s"
+        f" {report.load_rows_per_second:,.0f} rows a second, {report.answers.compared:,} values compared with their"
+        f" source, {len(report.answers.mismatches):,} mismatches, {sum(sale.sold for sale in report.sales):,} seats"
+        f" sold, {report.seconds:.1f} s"
     )
 
 
@@ -229,7 +269,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     examples = [
         "pytikv demo",
-        "pytikv demo /tmp/store",
+        "pytikv demo /tmp/store --all",
+        "pytikv demo --svg contention.svg",
         "pytikv demo --url tikv://127.0.0.1:2379 --serve-metrics 9464 --keep 600",
     ]
     add_command(app, demo, *examples, panel="Start here")

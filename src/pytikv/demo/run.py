@@ -1,51 +1,52 @@
-"""The demonstration itself: load, then get, batch get, scan and put with their latencies, then read everything back,
-and at last seats sold on some of the flights, by transactions (`demo.seats`).
+"""The demonstration itself: tables loaded and indexed, questions asked with their latencies, everything read back, and
+at last seats sold on some of the flights, by each strategy at each level of contention (`demo.contention`).
 
-Whatever is read is compared with the source, pair by pair; a difference is counted and its key kept. The rows live
-under `pytikv-demo/` and stay in the store; keys that the put stage wrote are deleted again. Each stage ends after its
-number of operations or `STAGE_SECONDS`, whichever is first: a slow store makes the run less exact, not endless.
+Whatever is read is compared with the source, record by record; a difference is counted and named. That the indexes
+have neither more nor less than the rows is seen by counting in them. The rows stay in the store, under `pytikv-demo/`,
+to be looked at; flights that the questions insert are deleted again.
 """
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
+import datetime
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pytikv.demo import dataset
-from pytikv.demo.latency import Latencies
-from pytikv.demo.seats import Sale, SaleReport, sell
-from pytikv.transfer.loader import Loader, LoadOptions, LoadReport
-from pytikv.transfer.readers import Row
+from pytikv.demo import contention, dataset, loading
+from pytikv.demo.examples import Example, examples
+from pytikv.demo.queries import Answers, Questions, Source
+from pytikv.demo.seats import SaleReport
+from pytikv.demo.tables import TABLES, Flight, airports, flights
+from pytikv.model import Table
 
 if TYPE_CHECKING:
-    from pytikv import RawClient, TransactionClient
+    from pytikv import TransactionClient
 
-__all__ = ["BATCH_KEYS", "STAGE_SECONDS", "Demo", "DemoReport", "Listener", "Plan"]
+__all__ = ["FIRST_DAY", "Demo", "DemoReport", "Listener", "Plan"]
 
-BATCH_KEYS = 100
-STAGE_SECONDS = 6.0
-_PUT_PREFIX = dataset.PREFIX + b"put/"
-_DAY_PREFIX_BYTES = len(dataset.FLIGHT_PREFIX + b"UA/2013-07-04/")
+R = TypeVar("R")
+FIRST_DAY = datetime.date(2013, 1, 1)
+_STEP = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to do. `rows` limits each table (None: all); the other numbers are operations."""
+    """How much to do. `rows` limits each table, `days` the flights to the first of the year (None: all).
+
+    `questions`: how often the cheap ones are asked, but no more often than there are flights. `buyers`: of seats; 0: no
+    sale. `seats`: on offer in each sale, about. `jobs`: transactions at once while loading.
+    """
 
     rows: int | None = None
-    gets: int = 10_000
-    batch_gets: int = 300
-    scans: int = 300
-    puts: int = 2_000
-    buyers: int = 64
-    flights_on_sale: int = 8
-    seats: int = 40
+    days: int | None = 90
+    questions: int = 4_000
+    buyers: int = 32
+    seats: int = contention.SEATS
     jobs: int = 4
     seed: int = 2013
 
@@ -65,10 +66,9 @@ class DemoReport:
     """What was done and seen."""
 
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    load: LoadReport = dataclasses.field(default_factory=LoadReport)
-    operations: dict[str, Latencies] = dataclasses.field(default_factory=dict)
-    compared: int = 0
-    mismatches: list[bytes] = dataclasses.field(default_factory=list)
+    load_seconds: float = 0.0
+    examples: list[Example] = dataclasses.field(default_factory=list)
+    answers: Answers = dataclasses.field(default_factory=Answers)
     flights_by_carrier: Counter[str] = dataclasses.field(default_factory=Counter)
     scan_rows_per_second: float = 0.0
     sales: list[SaleReport] = dataclasses.field(default_factory=list)
@@ -76,161 +76,122 @@ class DemoReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was written, everything read is what was written, and the books of the sales are right."""
-        return not self.mismatches and self.load.complete and all(sale.ok for sale in self.sales)
+        """Whether everything read is what was written, and the books of the sales are right."""
+        return not self.answers.mismatches and all(sale.ok for sale in self.sales)
+
+    @property
+    def load_rows_per_second(self) -> float:
+        """Rows a second, of both tables together, with their index entries."""
+        return sum(self.rows.values()) / self.load_seconds if self.load_seconds else 0.0
 
 
 class Demo:
-    """One run against the blocking clients of one store."""
+    """One run against the blocking client of one store."""
 
-    def __init__(self, client: RawClient, db: TransactionClient, plan: Plan, listener: Listener) -> None:
-        self._client = client
+    def __init__(self, db: TransactionClient, plan: Plan, listener: Listener) -> None:
         self._db = db
         self._plan = plan
         self._listener = listener
         self._random = random.Random(plan.seed)
-        self._source: dict[bytes, bytes] = {}
-        self._keys: list[bytes] = []
         self.report = DemoReport()
 
     def run(self) -> DemoReport:
         """Do it all. Errors of the store are raised; differences are in the report."""
         started = time.perf_counter()
-        # What an earlier version or an interrupted run left behind is not in the source.
-        self._client.delete_prefix(dataset.PREFIX)
-        self._load()
-        if self.report.load.complete:
-            self._keys = sorted(self._source)
-            self._point_gets()
-            self._batch_gets()
-            self._scans()
-            self._puts()
-            self._read_everything()
-            self._sell_seats()
+        self._clear()
+        source = Source(self._load(dataset.AIRPORTS), self._load(dataset.FLIGHTS))
+        if self._plan.questions:
+            self.report.examples += examples(self._db.snapshot(), source)
+            listener = self._listener
+            asked = Questions(
+                self._db, source, self.report.answers, self._random, stage=listener.stage, step=listener.step
+            )
+            asked.ask(min(self._plan.questions, len(source.flights)))
+        self._read_everything(source)
+        self._count_in_indexes(source)
+        self._sell_seats(source)
         self.report.seconds = time.perf_counter() - started
         return self.report
 
     # --- loading ------------------------------------------------------------------------------------------------------
 
-    def _load(self) -> None:
-        tables = (dataset.AIRPORTS, dataset.FLIGHTS)
-        self._listener.stage("load", sum(min(data.about_rows, self._plan.rows or data.about_rows) for data in tables))
-        rows = chain.from_iterable(self._rows(data) for data in tables)
-        loader = Loader(
-            self._client.batch_put,
-            LoadOptions(jobs=self._plan.jobs),
-            progress=lambda report: self._listener.step(report.rows),
+    def _clear(self) -> None:
+        """What an earlier run has left is not in the source, which may be smaller this time."""
+        self._listener.stage("clear the tables", None)
+        for table in TABLES:
+            loading.clear(self._db, table)
+
+    def _load(self, data: dataset.DataSet[R]) -> list[R]:
+        """Load a table; return its records."""
+        self._listener.stage(f"read {data.name}", None)
+        records = list(islice(filter(self._is_wanted, dataset.read(data)), self._plan.rows))
+        self._listener.stage(f"load {data.name}", len(records))
+        started = time.perf_counter()
+        self.report.rows[data.name] = loading.load(
+            self._db, data.table, records, jobs=self._plan.jobs, step=self._listener.step
         )
-        self.report.load = loader.run(rows)
-        if self.report.load.error is not None:
-            raise self.report.load.error
-        if self.report.load.interrupted:
-            raise KeyboardInterrupt
+        self.report.load_seconds += time.perf_counter() - started
+        return records
 
-    def _rows(self, data: dataset.DataSet) -> Iterator[Row]:
-        before = len(self._source)
-        for row in islice(dataset.read(data), self._plan.rows):
-            self._source[row.key] = row.value
-            yield row
-        self.report.rows[data.name] = len(self._source) - before
-
-    # --- measured stages ----------------------------------------------------------------------------------------------
-
-    def _timed(self, name: str, total: int) -> Iterator[tuple[int, Latencies]]:
-        """Yield the numbers of a stage's operations until they or the time are used up."""
-        self._listener.stage(name, total)
-        latencies = self.report.operations[name] = Latencies()
-        end = time.perf_counter() + STAGE_SECONDS
-        for number in range(total):
-            yield number, latencies
-            if number % 64 == 0:
-                self._listener.step(number)
-                if time.perf_counter() > end:
-                    break
-
-    def _point_gets(self) -> None:
-        for _, latencies in self._timed("get", self._plan.gets):
-            key = self._random.choice(self._keys)
-            self._compare(key, latencies.measure(self._client.get, key))
-
-    def _batch_gets(self) -> None:
-        size = min(BATCH_KEYS, len(self._keys))
-        for _, latencies in self._timed("batch_get", self._plan.batch_gets):
-            keys = self._random.sample(self._keys, size)
-            found = latencies.measure(self._client.batch_get, keys)
-            for key in keys:
-                self._compare(key, found.get(key))
-
-    def _scans(self) -> None:
-        for _, latencies in self._timed("scan_prefix", self._plan.scans):
-            prefix = self._random.choice(self._keys)[:_DAY_PREFIX_BYTES]
-            found = latencies.measure(self._scan, prefix)
-            self._compare_range(found, self._expected(prefix))
-
-    def _scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return list(self._client.scan_prefix(prefix))
-
-    def _expected(self, prefix: bytes) -> list[bytes]:
-        start = bisect.bisect_left(self._keys, prefix)
-        end = bisect.bisect_left(self._keys, prefix + b"\xff", start)  # all keys of the data are ASCII
-        return self._keys[start:end]
-
-    def _puts(self) -> None:
-        written: dict[bytes, bytes] = {}
-        for number, latencies in self._timed("put", self._plan.puts):
-            key, value = _PUT_PREFIX + b"%08d" % number, self._random.randbytes(100)
-            latencies.measure(self._client.put, key, value)
-            written[key] = value
-        found = dict(self._client.scan_prefix(_PUT_PREFIX))
-        self.report.compared += len(written)
-        self.report.mismatches += [key for key in written.keys() | found.keys() if written.get(key) != found.get(key)]
-        self._client.delete_prefix(_PUT_PREFIX)
+    def _is_wanted(self, record: Any) -> bool:
+        days = self._plan.days
+        return days is None or not isinstance(record, Flight) or (record.day - FIRST_DAY).days < days
 
     # --- comparing ----------------------------------------------------------------------------------------------------
 
-    def _compare(self, key: bytes, value: bytes | None) -> None:
-        self.report.compared += 1
-        if value != self._source.get(key):
-            self.report.mismatches.append(key)
-
-    def _compare_range(self, found: Iterable[tuple[bytes, bytes]], expected: list[bytes]) -> None:
-        """Compare a scan with what lies between its bounds: every key, in order, with its value."""
-        pairs = iter(found)
-        for key in expected:
-            seen, value = next(pairs, (b"", b""))
-            if seen != key:
-                self.report.mismatches.append(key)
-                return
-            self._compare(seen, value)
-        self.report.mismatches += [key for key, _ in pairs]
-
-    def _read_everything(self) -> None:
-        self._listener.stage("read everything back", len(self._keys))
+    def _read_everything(self, source: Source) -> None:
         started = time.perf_counter()
-        self._compare_range(self._watched(self._client.scan_prefix(dataset.PREFIX, batch_size=1024)), self._keys)
-        self.report.scan_rows_per_second = len(self._keys) / (time.perf_counter() - started)
+        snapshot = self._db.snapshot()
+        self._compare("airports", airports, airports.query(snapshot), source.airports)
+        self._compare("flights", flights, flights.query(snapshot), source.flights)
+        rows = len(source.airports) + len(source.flights)
+        self.report.scan_rows_per_second = rows / (time.perf_counter() - started)
 
-    def _watched(self, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        carriers = self.report.flights_by_carrier
-        step: Callable[[int], None] = self._listener.step
-        for number, pair in enumerate(pairs):
-            if pair[0].startswith(dataset.FLIGHT_PREFIX):
-                carriers[dataset.carrier_of(pair[0])] += 1
-            if number % 1024 == 0:
-                step(number)
-            yield pair
+    def _compare(self, name: str, table: Table[R], found: Iterable[R], expected: list[R]) -> None:
+        """Compare all rows of a table with the source: each, in order."""
+        self._listener.stage(f"read {name} back", len(expected))
+        answers = self.report.answers
+        rows = iter(found)
+        for number, record in enumerate(expected):
+            if number % _STEP == 0:
+                self._listener.step(number)
+            row = next(rows, None)
+            answers.compared += 1
+            if row == record:
+                continue
+            answers.mismatches.append(f"{name}: {row}, not {record}")
+            if row is None or table.rows.encoded_of(row) != table.rows.encoded_of(record):
+                return  # a row too few or too many: from here on nothing fits
+        answers.mismatches += [f"{name}: {row} is not in the source" for row in rows]
+
+    def _count_in_indexes(self, source: Source) -> None:
+        """Count by index what the source has: an entry too few or too many shows."""
+        expected = Counter(flight.carrier for flight in source.flights)
+        snapshot = self._db.snapshot()
+        self._listener.stage("count by index", len(expected))
+        for number, carrier in enumerate(expected):
+            found = flights.count(snapshot, carrier=carrier)
+            self.report.flights_by_carrier[carrier] = found
+            self.report.answers.compare(f"flights of {carrier} in the index", found, expected[carrier])
+            self._listener.step(number)
+        found = airports.count(snapshot, index="country")
+        self.report.answers.compare("airports in the index by country", found, len(source.airports))
+        found = airports.count(snapshot, index="iata")
+        self.report.answers.compare("airports in the index by iata", found, len(source.airports))
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
-    def _sell_seats(self) -> None:
-        """Sell seats on some flights of the busiest carrier, once each way."""
-        flights = [
-            key.removeprefix(dataset.FLIGHT_PREFIX) for key in self._keys if key.startswith(dataset.FLIGHT_PREFIX)
-        ]
-        flights = flights[-self._plan.flights_on_sale :]
-        if not flights or not self._plan.buyers:
+    def _sell_seats(self, source: Source) -> None:
+        """Sell seats on the last flights of the data, by every strategy at every level of contention."""
+        buyers = self._plan.buyers
+        names = [f"{flight.carrier}{flight.number} {flight.day} {flight.origin}" for flight in source.flights[-buyers:]]
+        if not names or not buyers:
             return
-        for pessimistic in (False, True):
-            sale = Sale(flights, pessimistic, self._plan.buyers, self._plan.seats, seed=self._plan.seed)
-            self._listener.stage(f"sell seats, {sale.strategy}", None)
-            self.report.sales.append(sell(self._db, sale))
+        sales = self._plan_sales(names)
+        self._listener.stage("sell seats", len(contention.levels(buyers, len(names))) * len(contention.STRATEGIES))
+        for number, sale in enumerate(sales, 1):
+            self.report.sales.append(sale)
+            self._listener.step(number)
+
+    def _plan_sales(self, names: list[str]) -> Iterator[SaleReport]:
+        return contention.compare(self._db, names, self._plan.buyers, self._plan.seats)

@@ -1,63 +1,64 @@
 """Seats sold to many buyers at once: what transactions are for, with the books checked afterwards.
 
-A few flights of the data set are put on sale, each with so many seats. Every buyer is a thread with a purse. To book,
-one transaction reads the flight's record, makes up its mind for `think_s`, takes the next free seat by inserting its
-key, moves the fare from the purse to the flight, and writes the record back. All want the same few records, so they
-conflict: *optimistic* buyers find out at commit and begin again, *pessimistic* ones wait in line for the record's lock.
+Flights of the data set are put on sale, each with so many seats. Every buyer is a thread with a purse and wants one of
+the flights; buyers are dealt to flights evenly, so `buyers / flights` of them want the same row. To book, one
+transaction reads the flight's offer for an update, makes up its mind for `think_s`, takes the next free seat by
+inserting its row, moves the fare from the purse to the offer, and writes the offer back. How is one of `STRATEGIES`
+(`pytikv.model.patterns`): *optimistic* buyers find out at commit that another was faster and begin again, *pessimistic*
+ones wait in line for the offer's lock, *adaptive* ones measure which costs less for their flight. The function that
+books is the same for all three.
 
-The audit reads everything in one snapshot, and while the sale goes on in some more: no seat has two owners, seats sold
-and left add up to what there was, each buyer holds the seats that the purse has paid for, and no money came or went.
+A buyer goes on until the flight is sold out, so more is wanted than there is. The audit reads everything in one
+snapshot, and while the sale goes on in some more: no seat has two owners, seats sold and left add up to what there was,
+each buyer holds the seats that the purse has paid for, and no money came or went.
 
-Limits: a buyer gives up after `Sale.attempts` tries or when all flights are sold out. All keys lie under
-`pytikv-demo/sale/` in the transactional data and are replaced at each run.
+Limits: a buyer gives up a booking after `Sale.attempts` tries, and goes home after `Sale.limit_s`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from pytikv.demo import tables
 from pytikv.demo.latency import Latencies
+from pytikv.demo.loading import clear
+from pytikv.demo.tables import Offer, Purse, Seat
 from pytikv.errors import TikvError
+from pytikv.model.patterns import Adaptive, optimistic, pessimistic
 
 if TYPE_CHECKING:
     from pytikv import Snapshot, Transaction, TransactionClient
 
-__all__ = ["Sale", "SaleReport", "sell"]
+__all__ = ["STRATEGIES", "Sale", "SaleReport", "audit", "sell"]
 
-SALE_PREFIX = b"pytikv-demo/sale/"
-_FLIGHTS = SALE_PREFIX + b"flight/"
-_SEATS = SALE_PREFIX + b"seat/"
-_PURSES = SALE_PREFIX + b"purse/"
-_FARE = 120
-_PURSE = 10_000
-_AUDITS = 20
+STRATEGIES: Final = ("optimistic", "pessimistic", "adaptive")
+FARE: Final = 120
+PURSE: Final = 1_000_000
+_AUDITS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sale:
-    """How to sell. `flights`: their keys; `seats`: how many each has; a buyer books at most `wishes` seats."""
+    """How to sell. `flights`: what they are called; `seats`: how many each has; `think_s`: within a transaction."""
 
-    flights: Sequence[bytes]
-    pessimistic: bool
-    buyers: int = 64
+    flights: Sequence[str]
+    strategy: str
+    buyers: int = 32
     seats: int = 40
-    wishes: int = 5
     attempts: int = 100
     think_s: float = 0.002
-    seed: int = 2013
+    limit_s: float = 5.0
 
     @property
-    def strategy(self) -> str:
-        """The name of the way to book."""
-        return "pessimistic" if self.pessimistic else "optimistic"
+    def buyers_a_flight(self) -> int:
+        """How many want one row: the contention."""
+        return -(-self.buyers // len(self.flights))
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,8 +67,11 @@ class SaleReport:
 
     strategy: str
     buyers: int
+    buyers_a_flight: int
     seats: int
     latencies: Latencies = dataclasses.field(default_factory=Latencies)
+    tries: int = 0
+    """How often a transaction was begun, bookings refused because the flight was sold out included."""
     retries: int = 0
     """Tries that met a conflict and were made again."""
     sold: int = 0
@@ -84,7 +88,9 @@ class SaleReport:
         """Return the figures for JSON."""
         return {
             "ok": self.ok,
+            "strategy": self.strategy,
             "buyers": self.buyers,
+            "buyers_a_flight": self.buyers_a_flight,
             "seats": self.seats,
             "sold": self.sold,
             "gave_up": self.gave_up,
@@ -111,13 +117,15 @@ class _Market:
         self._db = db
         self._sale = sale
         self._lock = threading.Lock()
-        self.report = SaleReport(sale.strategy, sale.buyers, sale.seats * len(sale.flights))
+        self._run = _runner(db, sale)
+        self.report = SaleReport(sale.strategy, sale.buyers, sale.buyers_a_flight, sale.seats * len(sale.flights))
 
     def run(self) -> SaleReport:
         self._open()
         started = time.perf_counter()
+        end = started + self._sale.limit_s
         with ThreadPoolExecutor(self._sale.buyers, thread_name_prefix="buyer") as pool:
-            buyers = [pool.submit(self._buy, number) for number in range(self._sale.buyers)]
+            buyers = [pool.submit(self._buy, number, end) for number in range(self._sale.buyers)]
             while not all(buyer.done() for buyer in buyers) and self.report.audits < _AUDITS:
                 self._audit()
             for buyer in buyers:
@@ -127,40 +135,36 @@ class _Market:
         return self.report
 
     def _open(self) -> None:
-        def put_on_sale(txn: Transaction) -> None:
-            for key, _ in txn.scan_prefix(SALE_PREFIX, keys_only=True):
-                txn.delete(key)
-            for flight in self._sale.flights:
-                txn.put(_FLIGHTS + flight, _record(self._sale.seats, 0))
-            for buyer in range(self._sale.buyers):
-                txn.put(_PURSES + b"%03d" % buyer, b"%d" % _PURSE)
-
-        self._db.run(put_on_sale)
+        for table in (tables.offers, tables.seats, tables.purses):
+            clear(self._db, table)
+        with self._db.begin() as txn:
+            tables.offers.put_many(txn, (Offer(flight, self._sale.seats, 0) for flight in self._sale.flights))
+            tables.purses.put_many(txn, (Purse(buyer, PURSE) for buyer in range(self._sale.buyers)))
 
     # --- a buyer ------------------------------------------------------------------------------------------------------
 
-    def _buy(self, number: int) -> None:
-        rng = random.Random(f"{self._sale.seed} {number}")
-        open_flights = list(self._sale.flights)
-        for _ in range(self._sale.wishes):
-            while open_flights:
-                flight = rng.choice(open_flights)
-                try:
-                    self._book(number, flight)
-                    break
-                except _SoldOut:
-                    open_flights.remove(flight)
+    def _buy(self, number: int, end: float) -> None:
+        """Book seats of one flight until there are no more, or it is late."""
+        flight = self._sale.flights[number % len(self._sale.flights)]
+        while time.perf_counter() < end:
+            try:
+                self._book(number, flight)
+            except _SoldOut:
+                return
 
-    def _book(self, buyer: int, flight: bytes) -> None:
+    def _book(self, buyer: int, flight: str) -> None:
         """Book one seat, as often as it takes. Raises _SoldOut."""
         tries = 0
+
+        def attempt(txn: Transaction) -> None:
+            nonlocal tries
+            tries += 1
+            self._take_seat(txn, buyer, flight)
+
         booked = True
         started = time.perf_counter_ns()
         try:
-            for txn in self._db.attempts(self._sale.attempts, pessimistic=self._sale.pessimistic):
-                tries += 1
-                with txn:
-                    self._take_seat(txn, buyer, flight)
+            self._run(attempt, flight)
         except TikvError as error:
             if not error.retryable:
                 raise
@@ -168,6 +172,7 @@ class _Market:
         finally:
             took = time.perf_counter_ns() - started
             with self._lock:
+                self.report.tries += tries
                 self.report.retries += max(tries - 1, 0)
         with self._lock:
             if booked:
@@ -176,17 +181,15 @@ class _Market:
             else:
                 self.report.gave_up += 1
 
-    def _take_seat(self, txn: Transaction, buyer: int, flight: bytes) -> None:
-        flight_key, purse_key = _FLIGHTS + flight, _PURSES + b"%03d" % buyer
-        read = txn.get_for_update if self._sale.pessimistic else txn.get
-        left, earned = _parse(read(flight_key))
-        if not left:
+    def _take_seat(self, txn: Transaction, buyer: int, flight: str) -> None:
+        offer = tables.offers.get_for_update(txn, flight)
+        if offer is None or not offer.left:
             raise _SoldOut
         time.sleep(self._sale.think_s)
-        money = int(read(purse_key) or b"0")
-        txn.insert(_SEATS + flight + b"/%03d" % left, b"%03d" % buyer)
-        txn.put(purse_key, b"%d" % (money - _FARE))
-        txn.put(flight_key, _record(left - 1, earned + _FARE))
+        purse = tables.purses.get_for_update(txn, buyer) or Purse(buyer, 0)
+        tables.seats.insert(txn, Seat(flight, offer.left, buyer))
+        tables.purses.put(txn, Purse(buyer, purse.money - FARE))
+        tables.offers.put(txn, Offer(flight, offer.left - 1, offer.earned + FARE))
 
     # --- the books ----------------------------------------------------------------------------------------------------
 
@@ -196,34 +199,38 @@ class _Market:
         self.report.problems += [problem for problem in problems if problem not in self.report.problems]
 
 
+def _runner(db: TransactionClient, sale: Sale) -> Callable[[Callable[[Transaction], None], str], object]:
+    """Return what runs a function in a transaction by the sale's strategy; the flight is the row that others want."""
+    if sale.strategy == "adaptive":
+        adaptive = Adaptive(db, attempts=sale.attempts)
+        return lambda fn, flight: adaptive.run(fn, keys=[_place(flight)])
+    way = {"optimistic": optimistic, "pessimistic": pessimistic}[sale.strategy]
+    return lambda fn, flight: way(db, fn, attempts=sale.attempts)
+
+
+def _place(flight: str) -> bytes:
+    rows = tables.offers.rows
+    return rows.layout.row_key(rows.encoded(flight))
+
+
 def audit(snapshot: Snapshot, sale: Sale) -> list[str]:
-    """Compare seats, flights and purses as one snapshot has them; returns what does not fit."""
+    """Compare seats, offers and purses as one snapshot has them; returns what does not fit."""
     problems = []
-    owners = {key.removeprefix(_SEATS): owner for key, owner in snapshot.scan_prefix(_SEATS)}
-    purses = {key.removeprefix(_PURSES): int(value) for key, value in snapshot.scan_prefix(_PURSES)}
-    held = Counter(owners.values())
-    earned_in_all = 0
-    for key, value in snapshot.scan_prefix(_FLIGHTS):
-        flight = key.removeprefix(_FLIGHTS)
-        left, earned = _parse(value)
-        sold = sum(seat.startswith(flight + b"/") for seat in owners)
-        earned_in_all += earned
-        if sold + left != sale.seats:
-            problems.append(f"{flight.decode()}: {sold} seats sold and {left} left are not {sale.seats}")
-        if earned != sold * _FARE:
-            problems.append(f"{flight.decode()}: {sold} seats sold for {earned}")
-    for buyer, money in purses.items():
-        if money + held[buyer] * _FARE != _PURSE:
-            problems.append(f"buyer {buyer.decode()} has {money} and {held[buyer]} seats")
-    if sum(purses.values()) + earned_in_all != _PURSE * sale.buyers:
+    sold = list(tables.seats.query(snapshot))
+    held = Counter(seat.buyer for seat in sold)
+    sold_by_flight = Counter(seat.flight for seat in sold)
+    earned_in_all = money_in_all = 0
+    for offer in tables.offers.query(snapshot):
+        taken = sold_by_flight[offer.flight]
+        earned_in_all += offer.earned
+        if taken > sale.seats or taken + offer.left != sale.seats:
+            problems.append(f"{offer.flight}: {taken} seats sold and {offer.left} left are not {sale.seats}")
+        if offer.earned != taken * FARE:
+            problems.append(f"{offer.flight}: {taken} seats sold for {offer.earned}")
+    for purse in tables.purses.query(snapshot):
+        money_in_all += purse.money
+        if purse.money + held[purse.buyer] * FARE != PURSE:
+            problems.append(f"buyer {purse.buyer} has {purse.money} and {held[purse.buyer]} seats")
+    if money_in_all + earned_in_all != PURSE * sale.buyers:
         problems.append("money came or went")
     return problems
-
-
-def _record(left: int, earned: int) -> bytes:
-    return json.dumps({"left": left, "earned": earned}).encode()
-
-
-def _parse(value: bytes | None) -> tuple[int, int]:
-    record = json.loads(value or b'{"left": 0, "earned": 0}')
-    return record["left"], record["earned"]
