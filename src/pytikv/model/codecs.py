@@ -96,7 +96,7 @@ class RowCodec(Generic[R]):
             return self._body.decode([body], {})
         except _REFUSALS as error:
             name = self._field_of(error)
-            value = f": {shown(self._records.get(record, name))}" if name else ""
+            value = f": {shown(getattr(record, name, None))}" if name else ""
             raise self._records.error(f"does not hold what is declared{value} ({explained(error)})", name) from error
 
     def encode(self, record: Any, names: Iterable[str] | None = None, *, is_group: bool = False) -> bytes:

@@ -274,7 +274,12 @@ class Layout:
             else:
                 parts = decode(key[len(self._index_heads[index.name]) :])
                 row_key = self._plain(parts[(1 if self._shards else 0) + len(index.parts) :])
-            return row_key, held[1] if len(held) > 1 else None
+            if not isinstance(row_key, tuple) or len(row_key) != len(self.schema.key):
+                raise InvalidArgument("it names no row")
+            covered = held[1] if len(held) > 1 else None
+            if not isinstance(covered, (bytes, type(None))):
+                raise InvalidArgument("what it covers is not bytes")
+            return row_key, covered
         except (InvalidArgument, IndexError) as error:
             raise self._records.error(f"has an entry in index {index.name!r} that cannot be read: {error}") from error
 

@@ -52,7 +52,15 @@ T = TypeVar("T")
 BlockingReader = Transaction | Snapshot
 AsyncReader = AsyncTransaction | AsyncSnapshot
 
-_tables: Final[weakref.WeakValueDictionary[tuple[bytes, str], Table[Any]]] = weakref.WeakValueDictionary()
+
+class _Place:
+    """Where tables of one name and prefix lie; kept by each of them, so that it is known while one of them is there."""
+
+    def __init__(self, schema: TableSchema) -> None:
+        self.schema = schema
+
+
+_places: Final[weakref.WeakValueDictionary[tuple[bytes, str], _Place]] = weakref.WeakValueDictionary()
 
 
 class Table(Generic[R]):
@@ -116,20 +124,19 @@ class Table(Generic[R]):
 
     def _register(self) -> None:
         """Refuse a second table of the name that lies elsewhere: one would not see the other's entries."""
-        place = (self.schema.prefix, self.schema.name)
-        other = _tables.get(place)
-        if other is not None and other.schema.fingerprint != self.schema.fingerprint:
+        found = _places.get((self.schema.prefix, self.schema.name))
+        if found is not None and found.schema.fingerprint != self.schema.fingerprint:
             raise SchemaError(
                 f"there is another table {self.schema.name!r} in this program, with other keys or indexes: give this "
                 "one another name or prefix, or use that one"
             )
         if self.schema.is_text:
             self._check_names()
-        _tables[place] = self
+        self._place = _places.setdefault((self.schema.prefix, self.schema.name), _Place(self.schema))
 
     def _check_names(self) -> None:
         """Refuse indexes whose entries would lie among those of another table with text keys and the same prefix."""
-        for (prefix, name), other in list(_tables.items()):
+        for (prefix, name), other in list(_places.items()):
             if prefix != self.schema.prefix or name == self.schema.name or not other.schema.is_text:
                 continue
             for index in self.schema.indexes:
