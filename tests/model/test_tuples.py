@@ -134,6 +134,13 @@ class Name(str):
     __slots__ = ()
 
 
+def test_decimals_out_of_all_bounds_are_refused() -> None:
+    exponent = encode((10**30,))
+    for data in (b"\x42\x03" + exponent + b"\x02\0", b"\x42\x03" + encode((2**62,)) + b"\x02\0", b"\x42\x03\x14\xff\0"):
+        with pytest.raises(InvalidArgument):
+            decode(data)
+
+
 def test_enums_and_subclasses_are_their_values() -> None:
     assert encode((Colour.RED, Name("a"))) == encode((1, "a"))
 

@@ -230,7 +230,7 @@ def decode(data: bytes) -> tuple[Any, ...]:
         while at < len(data):
             part, at = _decode_part(data, at, 0)
             parts.append(part)
-    except (IndexError, struct.error, UnicodeDecodeError, OverflowError, ValueError) as error:
+    except (IndexError, struct.error, ArithmeticError, ValueError) as error:
         raise InvalidArgument(f"these bytes are no tuple, from byte {at} on") from error
     return tuple(parts)
 
