@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pytikv._version import __version__
-from pytikv.cli import bench, config, demo, doctor, gc, monitoring, mvcc, raw, serve, topology, transfer, txn
+from pytikv.cli import bench, config, demo, doctor, gc, monitoring, mvcc, raw, serve, table, topology, transfer, txn
 from pytikv.cli.failures import CommandGroup
 
 __all__ = ["app"]
@@ -40,5 +40,5 @@ def _options(
     """
 
 
-for module in (demo, serve, bench, raw, txn, mvcc, gc, transfer, topology, doctor, monitoring, config):
+for module in (demo, serve, bench, raw, txn, mvcc, gc, table, transfer, topology, doctor, monitoring, config):
     module.register(app)

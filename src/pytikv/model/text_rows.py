@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import enum
 import json
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -103,6 +104,17 @@ class TextRows(Generic[R]):
             raise self._records.error(f"has no field {name!r}; it has {', '.join(self.fields)}")
         try:
             return self._converters[name](text)
+        except (ValueError, TypeError) as error:
+            raise self._records.error(f"cannot hold {shown(text)}: {error}", name) from None
+
+    def element(self, name: str, text: str) -> Any:
+        """Return a value of what a field of a collection holds, from its text. Raises RowError."""
+        field = self._records.fields[name]
+        hint = next((one for one in typing.get_args(field.hint) if one not in (type(None), ...)), str)
+        if typing.get_args(hint):  # list[str] | None
+            hint = typing.get_args(hint)[0]
+        try:
+            return text if hint is str else self._library.convert(text, hint, strict=False)
         except (ValueError, TypeError) as error:
             raise self._records.error(f"cannot hold {shown(text)}: {error}", name) from None
 
