@@ -100,6 +100,11 @@ class KindPolicy(_Checked):
     )
     """How a wait is spread: not, half of it at random, or all of it."""
 
+    def __post_init__(self) -> None:
+        _Checked.__post_init__(self)
+        if self.base_ms is not None and self.cap_ms is not None and self.cap_ms < self.base_ms:
+            raise ConfigError(f"cap_ms ({self.cap_ms:g}) must not be below base_ms ({self.base_ms:g})")
+
 
 def _read_kinds(name: str, value: Any) -> Mapping[str, KindPolicy]:
     if not isinstance(value, Mapping):

@@ -166,6 +166,10 @@ def test_the_file(tmp_path):
         ({"hedge_after_ms": 0}, "'hedge_after_ms' must be"),
         ({"retry": {"kinds": {"tikvRpc": {}}}}, "'retry.kinds' has no kind 'tikvRpc'"),
         ({"retry": {"kinds": {"tikvRPC": {"jitter": "some"}}}}, "'retry.kinds.tikvRPC.jitter' must be one of"),
+        (
+            {"retry": {"kinds": {"tikvRPC": {"base_ms": 100, "cap_ms": 5}}}},
+            "'retry.kinds.tikvRPC': cap_ms (5) must not be below base_ms (100)",
+        ),
         ({"retry": {"max_attempts": 0}}, "'retry.max_attempts' must be an integer between 1 and 1000, not 0"),
     ],
 )
