@@ -68,9 +68,9 @@ def slot_tag(slot: int) -> bytes:
     return _TAGS[slot]
 
 
-def encode_one(slot: int, body: bytes, command_id: int) -> bytes:
-    """Encode an envelope with one command."""
-    size = len(body)
+def encode_one(slot: int, body: bytes, command_id: int, tail: bytes = b"") -> bytes:
+    """Encode an envelope with one command. `tail` stands behind the body, and is part of it."""
+    size = len(body) + len(tail)
     opening = _TAGS[slot] + (_VARINTS[size] if size < _SMALL else _encode_varint(size))
     size += len(opening)
     ident = _VARINTS[command_id] if command_id < _SMALL else _encode_varint(command_id)
@@ -80,6 +80,7 @@ def encode_one(slot: int, body: bytes, command_id: int) -> bytes:
             _VARINTS[size] if size < _SMALL else _encode_varint(size),
             opening,
             body,
+            tail,
             b"\x12",
             _VARINTS[len(ident)],
             ident,

@@ -82,12 +82,21 @@ class StoreMetrics:
         self.deadlocks = 0
         self.too_late: defaultdict[str, int] = defaultdict(int)
 
-    def changed(self, command: str, spent: Spent, keys: int) -> None:
+    def counts_of(self, command: str) -> tuple[Histogram, Histogram, Histogram]:
+        """Return what `changed` counts a command that changes data in; it is on the page from now on."""
+        return self.commands[command], self.latch_waits[command], self.keys_written[command]
+
+    def changed(self, counts: tuple[Histogram, Histogram, Histogram], spent: Spent, keys: int) -> None:
         """A command that changes data was carried out. From any thread."""
+        times, latch_waits, keys_written = counts
+        latch_wait_s = spent.latch_wait_s
         with self._mutex:
-            self.commands[command].observe(spent.process_s + spent.latch_wait_s)
-            self.latch_waits[command].observe(spent.latch_wait_s)
-            self.keys_written[command].observe(keys)
+            times.observe(spent.process_s + latch_wait_s)
+            if latch_wait_s:
+                latch_waits.observe(latch_wait_s)
+            else:
+                latch_waits.counts[0] += 1
+            keys_written.observe(keys)
 
     def refused(self, command: str, response: Any) -> None:
         """A command that changes data has changed nothing: count what its answer says. From any thread."""

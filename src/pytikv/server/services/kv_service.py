@@ -24,7 +24,7 @@ from pytikv.server.mvcc.read_rules import SNAPSHOT, ReadRules
 from pytikv.server.regions import Claim, RegionError
 from pytikv.server.services import hot
 from pytikv.server.services.clock import ServiceClock
-from pytikv.server.services.cost import NOT_FOUND_DETAILS, found_frame
+from pytikv.server.services.cost import FOUND_DETAILS, NOT_FOUND_DETAILS, VALUE_HEADS
 from pytikv.server.services.errors import REFUSALS, not_durable_body, refusal_body, region_error_of
 from pytikv.server.services.measures import Measures
 from pytikv.server.services.outcome import Blocking, Durable, Outcome, Waits
@@ -240,8 +240,8 @@ class KvService:
         if value is None:
             body = _NOT_FOUND
         else:
-            head, details = found_frame(len(key), len(value))
-            body = head + value + details
+            size = len(value)
+            body = VALUE_HEADS[size] + value + FOUND_DETAILS[(len(key) // 8 + 1) * 9 + size]
         return self._pending.gate(key, body) if self._pending.is_any else body
 
     def _is_late(self, claim: Claim) -> bool:

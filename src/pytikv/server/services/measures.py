@@ -15,6 +15,7 @@ from pytikv.server.metrics.model import Histogram
 from pytikv.server.metrics.store import StoreMetrics, type_of
 from pytikv.server.services import cost
 from pytikv.server.services.clock import ServiceClock
+from pytikv.server.services.cost import TICKS_PER_S
 
 __all__ = ["Answer", "Measures"]
 
@@ -36,6 +37,7 @@ class Measures:
         self._slots = slots
         self._get_slot = next((slot for slot, rpc in slots.items() if rpc == _GET), -1)
         self._open_slots = frozenset(slot for slot, rpc in slots.items() if rpc in details)
+        self._tails = {slot: cost.LONE_GET_TAILS if slot == self._get_slot else cost.TAILS for slot in self._open_slots}
         self._histograms: dict[int, Histogram] = {slot: metrics.messages[type_of(rpc)] for slot, rpc in slots.items()}
         self._types = {rpc: self._histograms[slot] for slot, rpc in slots.items()}
         self._invalid = metrics.messages["invalid"]
@@ -49,10 +51,9 @@ class Measures:
             times = self._histograms.get(slot, self._invalid)
             times.counts[bisect_left(times.bounds, elapsed)] += 1  # `observe`, spelled out: once for each lone get
             times.sum += elapsed
-            if slot == self._get_slot:
-                body += cost.get_tail(elapsed, 1)
-            elif slot in self._open_slots:
-                body += cost.tail(elapsed)
+            tails = self._tails.get(slot)
+            if tails is not None:
+                return envelope.encode_one(slot, body, ident, tails[int(elapsed * TICKS_PER_S)])
             return envelope.encode_one(slot, body, ident) if slot else envelope.encode(answers)
         self.metrics.answers_in_batch.observe(count)
         slots = [answer[0] for answer in answers]

@@ -189,32 +189,19 @@ DETAILS: Final = frozenset(name for name, rpc in _RPCS.items() if details_field(
 class _Plan:
     """What is the same for all requests of one RPC."""
 
-    def __init__(self, name: str, rpc: _Rpc) -> None:
+    def __init__(self, name: str, rpc: _Rpc, metrics: StoreMetrics) -> None:
         self.name = name
         self.rpc = rpc
         self.command = command_of(name)
+        self.counts = metrics.counts_of(self.command) if rpc.is_write else None
         self.field = details_field(rpc.response)
         self.write_header = write_header(self.field) if rpc.is_write and self.field else b""
 
-
-class _Work:
-    """A request on its way."""
-
-    __slots__ = ("plan", "request", "spent")
-
-    def __init__(self, plan: _Plan, request: Any, spent: Spent) -> None:
-        self.plan = plan
-        self.request = request
-        self.spent = spent
-
-    def open(self, body: bytes, response: Any) -> bytes:
-        """Return the answer as it is until it leaves. `response` None: the request was refused."""
-        plan = self.plan
-        if plan.write_header:
-            return body + plan.write_header + write_parts(self.spent)
-        if not plan.field:
-            return body
-        return opened(body, plan.field, read_parts(self.request, response, self.spent), is_get=plan.name == "KvGet")
+    def open(self, body: bytes, spent: Spent) -> bytes:
+        """Return an answer as it is until it leaves."""
+        if self.write_header:
+            return body + self.write_header + write_parts(spent)
+        return opened(body, self.field, read_parts(spent), is_get=self.name == "KvGet") if self.field else body
 
 
 class TxnCommands:
@@ -236,31 +223,30 @@ class TxnCommands:
         return {name: self._handler(name, rpc) for name, rpc in _RPCS.items()}
 
     def _handler(self, name: str, rpc: _Rpc) -> Handler:
-        plan, clock = _Plan(name, rpc), self._clock
+        plan, clock = _Plan(name, rpc, self._metrics), self._clock
 
         def handle(data: bytes) -> Outcome:
             request: Any = decode(rpc.request, data)
             context = request.context
             check_cluster(self._store.cluster_id, context)
-            work = _Work(plan, request, Spent(clock.now, clock.arrived, context.max_execution_duration_ms))
+            spent = Spent(clock.now, clock.arrived, context.max_execution_duration_ms)
             if not rpc.is_long(request) and not self._must_look(rpc, request):
-                return self._serve(work)
-            return Blocking(lambda: self._serve_off_loop(work))
+                return self._serve(plan, request, spent)
+            return Blocking(lambda: self._serve_off_loop(plan, request, spent))
 
         return handle
 
-    def _serve_off_loop(self, work: _Work) -> bytes | Durable:
-        if not work.plan.rpc.is_write or not self._pending.sync:
-            outcome = self._serve(work)
+    def _serve_off_loop(self, plan: _Plan, request: Any, spent: Spent) -> bytes | Durable:
+        if not plan.rpc.is_write or not self._pending.sync:
+            outcome = self._serve(plan, request, spent)
         else:
             with self._pending.off_loop():
-                outcome = self._serve(work)
+                outcome = self._serve(plan, request, spent)
         assert isinstance(outcome, bytes | Durable), "no long request waits for a lock"
         return outcome
 
-    def _serve(self, work: _Work) -> bytes | Durable | Waits:
+    def _serve(self, plan: _Plan, request: Any, spent: Spent) -> bytes | Durable | Waits:
         """Check and carry out one request."""
-        plan, request, spent = work.plan, work.request, work.spent
         try:
             spent.begin()
             region = self._check(plan.rpc, request)
@@ -268,25 +254,29 @@ class TxnCommands:
         except REFUSALS as error:
             if isinstance(error, DeadlineExceeded):
                 self._metrics.came_too_late(plan.command)
-            return work.open(refusal_body(plan.rpc.response(), error, request.context.region_id), None)
+            return plan.open(refusal_body(plan.rpc.response(), error, request.context.region_id), spent)
         spent.end()
         if isinstance(done, Waiting):
-            return Waits(done, functools.partial(self._finish_late, work, region, spent.now()))
-        return self._finish(work, region, done)
+            return Waits(done, functools.partial(self._finish_late, plan, request, spent, region, spent.now()))
+        return self._finish(plan, request, spent, region, done)
 
-    def _finish_late(self, work: _Work, region: RegionEntry | None, waits_since: float, done: Done) -> bytes | Durable:
-        work.spent.lock_wait_s = work.spent.now() - waits_since
-        self._metrics.waits.observe(work.spent.lock_wait_s)
-        return self._finish(work, region, done)
+    def _finish_late(
+        self, plan: _Plan, request: Any, spent: Spent, region: RegionEntry | None, waits_since: float, done: Done
+    ) -> bytes | Durable:
+        spent.lock_wait_s = spent.now() - waits_since
+        self._metrics.waits.observe(spent.lock_wait_s)
+        return self._finish(plan, request, spent, region, done)
 
-    def _finish(self, work: _Work, region: RegionEntry | None, done: Done) -> bytes | Durable:
-        rpc, request = work.plan.rpc, work.request
-        body = work.open(encode(done.response), done.response)
+    def _finish(
+        self, plan: _Plan, request: Any, spent: Spent, region: RegionEntry | None, done: Done
+    ) -> bytes | Durable:
+        rpc = plan.rpc
+        body = plan.open(encode(done.response), spent)
         keys = list(rpc.keys(request)) if rpc.keys is not None else []
-        if rpc.is_write:
-            self._metrics.changed(work.plan.command, work.spent, len(keys))
+        if plan.counts is not None:
+            self._metrics.changed(plan.counts, spent, len(keys))
             if not done.ticket:
-                self._metrics.refused(work.plan.command, done.response)
+                self._metrics.refused(plan.command, done.response)
         if not done.ticket:
             return self._pending.gate(keys[0], body) if len(keys) == 1 else self._pending.gate_all(body)
         if region is not None:

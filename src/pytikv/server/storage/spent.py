@@ -33,16 +33,25 @@ class DeadlineExceeded(StorageRefusal):
 class Spent:
     """The costs of one request, in seconds; belongs to the thread that carries the request out."""
 
-    __slots__ = ("arrived", "began", "deadline", "latch_wait_s", "lock_wait_s", "now", "process_s", "write_s")
+    __slots__ = (
+        "arrived",
+        "began",
+        "deadline",
+        "latch_wait_s",
+        "lock_wait_s",
+        "now",
+        "process_s",
+        "scanned",
+        "write_s",
+    )
 
     def __init__(self, now: Callable[[], float], arrived: float, max_execution_ms: int = 0) -> None:
         self.now = now
         self.arrived = self.began = arrived
         self.deadline = arrived + max_execution_ms / 1000 if max_execution_ms else None
-        self.latch_wait_s = 0.0
-        self.lock_wait_s = 0.0
-        self.process_s = 0.0
-        self.write_s = 0.0
+        self.latch_wait_s = self.lock_wait_s = self.process_s = self.write_s = 0.0
+        self.scanned: tuple[int, int, int] | None = None
+        """Of a read that counts: versions looked at, versions found, and the bytes of those with their encoded keys."""
 
     def begin(self) -> None:
         """The request's turn has come. Raises DeadlineExceeded."""

@@ -34,6 +34,7 @@ from pytikv.server.mvcc.reader import MvccReader
 from pytikv.server.mvcc.records import Lock, LockType
 from pytikv.server.mvcc.scanner import Entry, Scanner
 from pytikv.server.storage.concurrency import ConcurrencyManager
+from pytikv.server.storage.spent import Spent
 from pytikv.types import EVERYTHING, KeyRange
 
 __all__ = ["TxnReads"]
@@ -61,8 +62,8 @@ class TxnReads:
             check_ts_conflict(lock, encoded, version, SNAPSHOT)
         return self._points.get(encoded, version)
 
-    def kv_get(self, request: kvrpcpb.GetRequest) -> kvrpcpb.GetResponse:
-        """Answer KvGet."""
+    def kv_get(self, request: kvrpcpb.GetRequest, spent: Spent | None = None) -> kvrpcpb.GetResponse:
+        """Answer KvGet. `spent` is told what was looked at, here as in the others."""
         response = kvrpcpb.GetResponse()
         try:
             rules = ReadRules.of(request.context)
@@ -82,9 +83,12 @@ class TxnReads:
             response.not_found = True
         else:
             response.value = value
+        if spent is not None:
+            size_bytes = 0 if value is None else len(_encode(request.key)) + len(value)
+            spent.scanned = 1, int(value is not None), size_bytes
         return response
 
-    def kv_batch_get(self, request: kvrpcpb.BatchGetRequest) -> kvrpcpb.BatchGetResponse:
+    def kv_batch_get(self, request: kvrpcpb.BatchGetRequest, spent: Spent | None = None) -> kvrpcpb.BatchGetResponse:
         """Answer KvBatchGet: found pairs and errors in the order of the keys asked for; the missing are left out."""
         response = kvrpcpb.BatchGetResponse()
         rules = ReadRules.of(request.context)
@@ -95,6 +99,7 @@ class TxnReads:
             _fail(response, error)
             return response
         read = _BatchRead(self._engine, self._points, request.version, rules, need_commit_ts=request.need_commit_ts)
+        processed = size_bytes = 0
         for wire, key in zip(request.keys, keys, strict=True):
             try:
                 found = read.get(key)
@@ -103,9 +108,15 @@ class TxnReads:
                 continue
             if found is not None:
                 response.pairs.add(key=wire, value=found.value, commit_ts=found.commit_ts)
+                processed += 1
+                size_bytes += len(key) + len(found.value)
+        if spent is not None:
+            spent.scanned = len(keys), processed, size_bytes
         return response
 
-    def kv_buffer_batch_get(self, request: kvrpcpb.BufferBatchGetRequest) -> kvrpcpb.BufferBatchGetResponse:
+    def kv_buffer_batch_get(
+        self, request: kvrpcpb.BufferBatchGetRequest, spent: Spent | None = None
+    ) -> kvrpcpb.BufferBatchGetResponse:
         """Answer KvBufferBatchGet: what the transaction `version` has flushed, in the order of the keys.
 
         A deletion is a pair with an empty value; each key is answered once.
@@ -119,15 +130,22 @@ class TxnReads:
             return response
         snapshot = self._engine.snapshot()
         reader = MvccReader(snapshot)
+        size_bytes = 0
         for key in keys:
             lock = reader.load_lock(key)
             if lock is None or lock.start_ts != request.version:
                 continue
             if lock.lock_type is LockType.DELETE:
-                response.pairs.add(key=wire_key(key))
+                value = b""
             elif lock.lock_type is LockType.PUT:
-                response.pairs.add(key=wire_key(key), value=reader.locked_value(key, lock))
+                value = reader.locked_value(key, lock)
+            else:
+                continue
+            response.pairs.add(key=wire_key(key), value=value)
+            size_bytes += len(key) + len(value)
         snapshot.close()
+        if spent is not None:
+            spent.scanned = len(request.keys), len(response.pairs), size_bytes
         return response
 
     def _begin(self, keys: Sequence[bytes], version: int, rules: ReadRules) -> None:

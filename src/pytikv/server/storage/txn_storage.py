@@ -77,9 +77,9 @@ class TxnStorage:
     def _make_commands(self) -> dict[str, _Execute]:
         reads, ranges = self.reads, self.ranges
         commands: dict[str, _Execute] = {
-            "KvGet": lambda request, *_: Done(reads.kv_get(request)),
-            "KvBatchGet": lambda request, *_: Done(reads.kv_batch_get(request)),
-            "KvBufferBatchGet": lambda request, *_: Done(reads.kv_buffer_batch_get(request)),
+            "KvGet": lambda request, _, spent: Done(reads.kv_get(request, spent)),
+            "KvBatchGet": lambda request, _, spent: Done(reads.kv_batch_get(request, spent)),
+            "KvBufferBatchGet": lambda request, _, spent: Done(reads.kv_buffer_batch_get(request, spent)),
             "KvScan": lambda request, within, _: Done(reads.kv_scan(request, within)),
             "KvScanLock": lambda request, within, _: Done(reads.kv_scan_lock(request, within)),
             "MvccGetByKey": lambda request, *_: Done(reads.mvcc_get_by_key(request)),
