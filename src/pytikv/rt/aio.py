@@ -271,7 +271,7 @@ class AioRuntime:
         except asyncio.CancelledError as error:
             outer = error
         outer = await self._cancel_rest(tasks, outer)
-        for task in ended:
+        for task in tasks:  # not `ended`, which has not heard yet of one that failed as the cancellation came
             if not task.cancelled():
                 task.exception()  # seen: asyncio complains of errors that nobody looks at
         try:
