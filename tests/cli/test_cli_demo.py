@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import pytikv
+import pytikv.model
 from pytikv.demo import contention, dataset, loading, queries, seats, tables
 from pytikv.demo import run as demo_run
 from pytikv.demo.latency import Latencies
@@ -38,7 +39,7 @@ def test_demo(run: Run, tmp_path: Path) -> None:
         assert said in done.out
     assert drawing.read_text().startswith("<svg")
     assert all(name in drawing.read_text() for name in seats.STRATEGIES)
-    assert "pytikv.demo.tables" in done.err
+    assert "pytikv table query flight carrier=UA day=2013-01-01 --limit 5" in done.err
     with pytikv.TransactionClient.connect(f"embedded://{store}") as db:
         snapshot = db.snapshot()
         assert tables.airports.count(snapshot) == tables.flights.count(snapshot) == 300
@@ -241,10 +242,18 @@ def test_a_wrong_answer_to_a_question_is_noticed(db: pytikv.TransactionClient) -
 
 def test_clearing_leaves_neither_rows_nor_entries(db: pytikv.TransactionClient) -> None:
     stored = [dataclasses.replace(FLIGHT, number=number) for number in range(30)]
-    assert loading.load(db, tables.flights, stored, jobs=2, step=lambda _: None) == 30
-    assert loading.clear(db, tables.flights) == 60
-    assert list(tables.flights.query(db.snapshot())) == list(tables.flights.query(db.snapshot(), carrier="UA")) == []
-    assert tables.flights.check(db).found == 0
+    steps: list[int] = []
+    assert loading.load(db, tables.flights, stored, jobs=2, step=steps.append) == 30
+    loading.clear(db, tables.flights, steps.append)
+    assert steps == [30, 30]
+    layout = tables.flights.rows.layout
+    assert [list(db.snapshot().scan(start, end)) for start, end in layout.everything()] == [[], [], []]
+
+
+def test_loading_says_which_row_is_not_as_expected(db: pytikv.TransactionClient) -> None:
+    same = [tables.Airport(code, "ABC", "", None, None, "IS", 0.0, 0.0, 0.0, "UTC", None) for code in ("BIAA", "BIBB")]
+    with pytest.raises(pytikv.model.RowError, match=r"row 2 of table 'airport' was refused: .*'ABC'"):
+        loading.load(db, tables.airports, same, jobs=2, step=lambda _: None)
 
 
 # --- sales ------------------------------------------------------------------------------------------------------------

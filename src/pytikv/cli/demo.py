@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -249,10 +250,13 @@ def _drawing(sales: list[SaleReport]) -> str:
 def _print_what_next(plan: Plan, target: str) -> None:
     if plan.days is not None and plan.rows is None:
         output.note(f"loaded were the first {plan.days} days of flights; the whole year: pytikv demo --all")
-    if target:
-        output.note(f"the tables stay there: pytikv table ls --tables pytikv.demo.tables --url {target}")
-    else:
+    if not target:
         output.note("this store is gone now; to keep one and look around in it: pytikv demo PATH")
+        return
+    output.note("the tables stay there; look around:")
+    output.note("  export PYTIKV_TABLES=pytikv.demo.tables")
+    output.note(f"  export PYTIKV_URL={shlex.quote(target)}")
+    output.note("  pytikv table query flight carrier=UA day=2013-01-01 --limit 5")
 
 
 def _summary(report: DemoReport, target: str) -> str:

@@ -119,7 +119,7 @@ class Demo:
         """What an earlier run has left is not in the source, which may be smaller this time."""
         self._listener.stage("clear the tables", None)
         for table in TABLES:
-            loading.clear(self._db, table)
+            loading.clear(self._db, table, self._listener.step)
 
     def _load(self, data: dataset.DataSet[R]) -> list[R]:
         """Load a table; return its records."""

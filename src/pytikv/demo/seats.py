@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytikv.demo import tables
 from pytikv.demo.latency import Latencies
-from pytikv.demo.loading import clear
 from pytikv.demo.tables import Offer, Purse, Seat
 from pytikv.errors import TikvError
 from pytikv.model.patterns import Adaptive, optimistic, pessimistic
@@ -136,7 +135,7 @@ class _Market:
 
     def _open(self) -> None:
         for table in (tables.offers, tables.seats, tables.purses):
-            clear(self._db, table)
+            table.truncate(self._db)
         with self._db.begin() as txn:
             tables.offers.put_many(txn, (Offer(flight, self._sale.seats, 0) for flight in self._sale.flights))
             tables.purses.put_many(txn, (Purse(buyer, PURSE) for buyer in range(self._sale.buyers)))

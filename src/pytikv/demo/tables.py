@@ -1,6 +1,6 @@
 """The tables of the demonstration: airports, flights, and what a sale of seats needs.
 
-An example to read and to import: `pytikv table query --tables pytikv.demo.tables airport country=IS` works on what
+An example to read and to import: `pytikv table query airport country=IS --tables pytikv.demo.tables` works on what
 `pytikv demo PATH` has left. All lie under `pytikv-demo/`.
 
 Airports are looked up by their ICAO code, which names a row, and by their IATA code, which most have not; those two
