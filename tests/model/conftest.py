@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # for model_drivers, model_tables
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("model", "patterns")]
 
 from model_drivers import DRIVERS
 
