@@ -18,15 +18,15 @@ def test_a_failure_in_the_turn_of_a_cancellation_is_seen() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, about: complaints.append(about))
         rt = AioRuntime()
-        gate = loop.create_future()
+        gate, waits = loop.create_future(), asyncio.Event()
 
         async def fails() -> None:
+            waits.set()
             await gate
             raise KeyError("late")
 
         gathering = loop.create_task(rt.gather(fails()))
-        while not gate._callbacks:  # type: ignore[attr-defined]  # until it waits there
-            await asyncio.sleep(0)
+        await waits.wait()
         gate.set_result(None)
         gathering.cancel()
         with pytest.raises(asyncio.CancelledError):
