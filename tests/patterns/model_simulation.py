@@ -53,6 +53,7 @@ class Work:
 
     operations = 12
     achieved = 0
+    borders = tuple(encode((name,)) for name in ("log", "person", "versioned", "~counter", "~lease", "~sequence"))
 
     async def prepare(self, db: AsyncTransactionClient) -> None:
         """Make what is there at first."""
@@ -90,8 +91,7 @@ class _Run(SimulatedRun):
             await self.work.finish(patient.with_options(timeout=_LOCK_LIVES_S + max(0.0, lead_s)))
 
     def borders(self) -> list[bytes]:
-        keys = [encode((name,)) for name in ("log", "person", "versioned", "~counter", "~lease", "~sequence")]
-        return [self.codec.region_key(self.codec.encode_key(key)) for key in keys]
+        return [self.codec.region_key(self.codec.encode_key(key)) for key in self.work.borders]
 
 
 def run(seed: int, work: Work, **fixed: Any) -> dict[str, int]:
