@@ -78,7 +78,7 @@ class Channel(Protocol):
         """Call a method by itself."""
         ...
 
-    def batch(self, slot: int, request: bytes, deadline: float) -> Coroutine[Any, Any, bytes]:
+    def batch(self, slot: int, request: bytes, deadline: float, /) -> Coroutine[Any, Any, bytes]:
         """Send one command over the BatchCommands stream."""
         ...
 
