@@ -82,6 +82,7 @@ class RowCodec(Generic[R]):
         self._body: _Body[R] = _ProtobufBody(records) if codec == "protobuf" else _MapBody(records, codec)
         self._whole = self._body.typed if not self._renamed and not plain else None
         self._compress = _zstd().compress if compress else None
+        self._is_deep = records.is_deep
         self._plain = plain
         self._codec = codec
         self._head = bytes((CODECS[codec],)) + _varint(version)
@@ -89,7 +90,7 @@ class RowCodec(Generic[R]):
 
     def settled(self, record: R) -> R:
         """Return a record as it will be read: itself, or what comes back from its bytes. Raises RowError."""
-        if not self._records.is_deep:
+        if not self._is_deep:
             return record
         body = self._encoded(record, None, False)
         try:

@@ -82,6 +82,7 @@ class Layout:
             for parts in (schema.key, *(index.parts for index in schema.indexes.values()))
             if any(part.is_descending for part in parts)
         }
+        self._is_key_plain = schema.key not in self._descend
         self._plain_keys = self._kinds_of_plain_keys()
         self._shards = [encode((_FIRST_SHARD + shard,)) for shard in range(schema.shards)]
 
@@ -208,6 +209,11 @@ class Layout:
         if not is_exclusive and not index.covering:
             shard = self._shard(encoded_key) if self._shards else b""
             return Entry(head + shard + encoded + encoded_key, _BARE, index.name, values, False)
+        if not index.covering and self._is_key_plain and None not in key:
+            value = _ENTRY_HEAD + b"\x05" + encoded_key + b"\0"  # the tuple's parts are those of the key
+            return Entry(
+                head + (self._shard(encoded) if self._shards else b"") + encoded, value, index.name, values, True
+            )
         held: list[Any] = [key if is_exclusive else None]
         if index.covering:
             held.append(self._codec.encode(record, index.covering))
