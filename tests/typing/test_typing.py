@@ -10,7 +10,7 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-PROGRAMS = ["public_api.py", "model_api.py"]
+PROGRAMS = ["public_api.py", "model_api.py", "batch_api.py"]
 
 
 @pytest.mark.timeout(300)

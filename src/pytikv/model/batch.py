@@ -26,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from pytikv.client.arguments import check_count
 from pytikv.client.batch_result import MAX_BYTES, BatchResult, unanswered
@@ -39,6 +39,8 @@ from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
 from pytikv.rt.caller import CallerRuntime
 
 __all__ = ["AsyncBatchWriter", "BatchWriter", "Item", "batch", "multi_get"]
+
+R = TypeVar("R")
 
 _ATTEMPTS: Final = 20
 _LOST_COMMITS: Final = 5
@@ -107,7 +109,7 @@ class AsyncBatchWriter:
         """Bytes that have gathered and are not sent."""
         return self._bytes
 
-    async def put(self, table: Table[Any], record: Any) -> Item:
+    async def put(self, table: Table[R], record: R) -> Item:
         """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
 
         Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
@@ -116,7 +118,7 @@ class AsyncBatchWriter:
         await self._flush_full()
         return item
 
-    def add(self, table: Table[Any], record: Any) -> Item:
+    def add(self, table: Table[R], record: R) -> Item:
         """Add a record as `put` does, and write nothing."""
         rows = table.rows
         row = rows._new(record)
@@ -251,7 +253,7 @@ class BatchWriter:
         """What has been done so far; complete after the block."""
         return self._core.result
 
-    def put(self, table: Table[Any], record: Any) -> Item:
+    def put(self, table: Table[R], record: R) -> Item:
         """Add a record, to be written in the place of the row with its key. Writes the batch if it is full now.
 
         Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
@@ -275,6 +277,18 @@ class BatchWriter:
         self._rt.run(self._core.__aexit__(kind, error, traceback))
 
 
+@overload
+def batch(
+    db: TransactionClient, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = _CONCURRENCY
+) -> BatchWriter: ...
+@overload
+def batch(
+    db: AsyncTransactionClient,
+    *,
+    max_items: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    concurrency: int = _CONCURRENCY,
+) -> AsyncBatchWriter: ...
 def batch(
     db: TransactionClient | AsyncTransactionClient,
     *,
@@ -295,6 +309,20 @@ def batch(
     raise WrongType(f"a batch of records is written by a transaction client, not {type(db).__name__}")
 
 
+@overload
+def multi_get(
+    txn: BlockingReader,
+    wanted: Mapping[Table[Any], Sequence[Any]],
+    *,
+    fields: Mapping[Table[Any], Sequence[str]] | None = None,
+) -> dict[Table[Any], list[Any]]: ...
+@overload
+def multi_get(
+    txn: AsyncReader,
+    wanted: Mapping[Table[Any], Sequence[Any]],
+    *,
+    fields: Mapping[Table[Any], Sequence[str]] | None = None,
+) -> Coroutine[Any, Any, dict[Table[Any], list[Any]]]: ...
 def multi_get(
     txn: BlockingReader | AsyncReader,
     wanted: Mapping[Table[Any], Sequence[Any]],

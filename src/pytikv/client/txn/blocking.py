@@ -19,8 +19,9 @@ from pytikv.client.blocking_base import iterate
 from pytikv.client.pages import Pair
 from pytikv.client.txn.admin.blocking import Administration
 from pytikv.client.txn.attempts import Attempts
-from pytikv.client.txn.client import AsyncTransactionClient, batch_writer
+from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.read_only import ReadOnly
+from pytikv.client.txn.record_batches import RecordBatch, record_batch
 from pytikv.client.txn.savepoint import Savepoint
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
@@ -382,13 +383,13 @@ class TransactionClient(Administration[AsyncTransactionClient]):
         self._rt.run(core._begin())
         return Snapshot(core, self._rt)
 
-    def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> Any:
+    def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> RecordBatch:
         """Return a batch writer for records of tables (`pytikv.model.batch`), for a with-statement.
 
         max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values,
         about. concurrency: transactions under way at once.
         """
-        return batch_writer(self, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
+        return record_batch(self, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
 
     def current_timestamp(self) -> Timestamp:
         """Return a new timestamp of PD's oracle, larger than all before it."""

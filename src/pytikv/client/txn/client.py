@@ -10,7 +10,6 @@ transactions that are still open can do nothing any more, and the locks that the
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -25,6 +24,7 @@ from pytikv.client.txn.background import Background
 from pytikv.client.txn.heartbeat import HeartBeats
 from pytikv.client.txn.makes import PLAIN, Makes
 from pytikv.client.txn.options import TxnOptions, read_options, txn_options
+from pytikv.client.txn.record_batches import AsyncRecordBatch, async_record_batch
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
@@ -172,23 +172,20 @@ class AsyncTransactionClient(AsyncAdministration):
             check_count("ts", ts, high=MAX_TIMESTAMP)
         return self._makes.snapshot(self._backend, ts, read_options(options))
 
-    def batch(self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8) -> Any:
+    def batch(
+        self, *, max_items: int | None = None, max_bytes: int = MAX_BYTES, concurrency: int = 8
+    ) -> AsyncRecordBatch:
         """Return a batch writer for records of tables (`pytikv.model.batch`), for a with-statement.
 
         max_items: records after which a batch is written; None: bytes alone decide. max_bytes: of keys and values,
         about. concurrency: transactions under way at once.
         """
-        return batch_writer(self, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
+        return async_record_batch(self, max_items=max_items, max_bytes=max_bytes, concurrency=concurrency)
 
     @recorded
     async def current_timestamp(self) -> Timestamp:
         """Return a new timestamp of PD's oracle, larger than all before it."""
         return await self._backend.timestamp(self._deadline())
-
-
-def batch_writer(db: Any, **options: Any) -> Any:
-    """Return a batch writer of the model, which stands above this room: loaded when it is wanted, by its name."""
-    return importlib.import_module("pytikv.model.batch").batch(db, **options)
 
 
 def _options(pessimistic: bool, options: Mapping[str, Any]) -> TxnOptions:
