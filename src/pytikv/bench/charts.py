@@ -85,9 +85,12 @@ def lines(series: Mapping[str, Points], *, unit: str, x_title: str) -> str:
     return _SCRIPT.sub("", chart.render(is_unicode=True))
 
 
-def lines_by_name(names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str) -> str:
+def lines_by_name(
+    names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, unit: str, x_title: str | None = None
+) -> str:
     """Return a chart of lines over named places, with a logarithmic scale, as the text of an SVG element."""
-    chart = _library().Line(**{**_options(unit, len(series)), "show_dots": True, "dots_size": 3}, logarithmic=True)
+    options = {**_options(unit, len(series)), "show_dots": True, "dots_size": 3, "x_title": x_title}
+    chart = _library().Line(**options, logarithmic=True)
     chart.x_labels = list(names)
     chart.y_labels = _round_values(value for values in series.values() for value in values if value)
     for name, values in series.items():

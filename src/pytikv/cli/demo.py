@@ -27,6 +27,7 @@ __all__ = ["register"]
 
 _MISMATCHES_SHOWN = 5
 _BAR_WIDTH = 24
+_STYLES = {"optimistic": "cyan", "pessimistic": "yellow", "adaptive": "green"}
 _TITLES = {
     "get": "flights.get",
     "by_iata": "airports.by(iata)",
@@ -50,7 +51,7 @@ def demo(
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table at most; none: all.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Transactions on their way at once while loading.")] = 4,
     buyers: Annotated[int, typer.Option(min=0, max=256, help="Buyers of seats at once; 0: no sale.")] = 32,
-    seats: Annotated[int, typer.Option(min=1, help="Seats on offer in each sale, about.")] = 480,
+    seats: Annotated[int, typer.Option(min=1, help="Seats on offer in each sale, about.")] = 800,
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Draw throughput by contention there, as SVG.")
     ] = None,
@@ -175,14 +176,14 @@ def _print(report: DemoReport, traffic: TrafficReport | None, plan: Plan, target
     if traffic is not None:
         errors = ", ".join(f"{count:,} {code}" for code, count in traffic.errors.most_common()) or "none"
         output.line(f"traffic: {traffic.calls.total():,} calls in {traffic.seconds:,.1f} s; errors: {errors}")
+    output.line(_summary(report, target or "embedded:// in a temporary directory"))
     if report.ok:
         _print_what_next(plan, target)
-    output.line(_summary(report, target or "embedded:// in a temporary directory"))
 
 
 def _print_examples(report: DemoReport) -> None:
     for question, answer, seconds in report.examples:
-        output.line(question)
+        output.styled(question, "cyan")
         output.line(f"    {seconds * 1000:5.1f} ms  {answer}")
     output.line("")
 
@@ -201,7 +202,8 @@ def _print_carriers(report: DemoReport) -> None:
     from pytikv.demo.dataset import carrier_names
 
     names = carrier_names()
-    output.line("\nFlights from New York in 2013, by carrier, counted in the index")
+    output.line("")
+    output.styled("Flights from New York in 2013, by carrier, counted in the index", "bold")
     rows = [
         (f"{names.get(code, code)} {code}", float(count), f"{count:,}")
         for code, count in report.flights_by_carrier.most_common()
@@ -215,7 +217,9 @@ def _print_sales(report: DemoReport) -> None:
     """Draw bookings a second, level by level; beside them what the buyers did to each other: tries made again."""
     if not report.sales:
         return
-    output.line(f"Seats booked a second by {report.sales[0].buyers} buyers at once, and tries made again")
+    output.styled(f"Seats booked a second by {report.sales[0].buyers} buyers at once", "bold")
+    output.line("  optimistic: begin again when another was faster; pessimistic: wait in line;")
+    output.line("  adaptive: whichever costs less for the flight at present")
     rows = [
         (sale.strategy, sale.latencies.per_second, f"{sale.latencies.per_second:,.0f}, {sale.retries:,} again")
         for sale in report.sales
@@ -225,12 +229,13 @@ def _print_sales(report: DemoReport) -> None:
         if sale.buyers_a_flight != level:
             level = sale.buyers_a_flight
             output.line(_level(level))
-        output.line(f"    {text}")
+        output.styled(f"    {text}", _STYLES[sale.strategy])
     sold, seats = sum(sale.sold for sale in report.sales), sum(sale.seats for sale in report.sales)
     audits = sum(sale.audits for sale in report.sales)
     verdict = "no seat sold twice, no money lost" if all(sale.ok for sale in report.sales) else "THE BOOKS ARE WRONG"
     gave_up = sum(sale.gave_up for sale in report.sales)
-    output.line(f"{sold:,} of {seats:,} seats sold, {gave_up} bookings given up; {audits} audits: {verdict}\n")
+    output.line(f"{sold:,} of {seats:,} seats sold, {gave_up} bookings given up; {audits} audits of the books:")
+    output.styled(f"{verdict}\n", "bold")
 
 
 def _level(buyers_a_flight: int) -> str:
@@ -244,7 +249,7 @@ def _drawing(sales: list[SaleReport]) -> str:
     from pytikv.demo.contention import throughputs
 
     names, series = throughputs(sales)
-    return charts.lines_by_name(names, series, unit="bookings a second")
+    return charts.lines_by_name(names, series, unit="bookings a second", x_title="buyers who want the same flight")
 
 
 def _print_what_next(plan: Plan, target: str) -> None:

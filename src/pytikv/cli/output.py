@@ -23,6 +23,7 @@ __all__ = [
     "pair_record",
     "print_json",
     "progress",
+    "styled",
     "table",
     "time_text",
     "value_text",
@@ -33,6 +34,17 @@ __all__ = [
 def line(text: str) -> None:
     """Print a line of result."""
     sys.stdout.write(text + "\n")
+
+
+def styled(text: str, style: str) -> None:
+    """Print a line of result; on a terminal in a style of rich's, such as `bold` or `green`."""
+    if not sys.stdout.isatty():
+        line(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(text, style=style), soft_wrap=True)
 
 
 def note(text: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SEATS", "STRATEGIES", "compare", "levels", "throughputs"]
 
 _LEVELS: Final = 4
-SEATS: Final = 480
+SEATS: Final = 800
 
 
 def levels(buyers: int, flights: int) -> list[int]:
@@ -40,8 +40,7 @@ def compare(db: TransactionClient, flights: Sequence[str], buyers: int, seats: i
 
 
 def throughputs(sales: Sequence[SaleReport]) -> tuple[list[str], dict[str, list[float | None]]]:
-    """Return the names of the levels, and for each strategy its bookings a second at each: what a chart shows."""
+    """Return the levels, as buyers a flight, and for each strategy its bookings a second at each, for a chart."""
     found = {(sale.strategy, sale.buyers_a_flight): sale.latencies.per_second for sale in sales}
     contention = sorted({sale.buyers_a_flight for sale in sales})
-    names = [f"{count} buyer{'' if count == 1 else 's'} a flight" for count in contention]
-    return names, {name: [found.get((name, count)) for count in contention] for name in STRATEGIES}
+    return list(map(str, contention)), {name: [found.get((name, count)) for count in contention] for name in STRATEGIES}

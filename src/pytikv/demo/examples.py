@@ -72,8 +72,8 @@ def _of_flights(snapshot: Snapshot, first: Flight) -> Iterator[Example]:
         'flights.query(txn, ..., fields=["number", "origin", "dest", "departure_delay"])',
         lambda: list(flights.query(snapshot, carrier=carrier, day=day, fields=COVERED)),
         lambda found: (
-            f"{len(found)} of them, from the index alone: {found[0]['number']} to {found[0]['dest']}"
-            f" left {found[0]['departure_delay']} minutes late, ..."
+            f"{len(found)} of them, from the index alone: {found[0]['number']} to {found[0]['dest']},"
+            f" {found[0]['departure_delay']} minutes late, ..."
         ),
     )
     key = tuple(getattr(first, field.name) for field in dataclasses.fields(first)[:4])
