@@ -168,6 +168,25 @@ def test_times_over_the_width_are_cut() -> None:
     assert details.time_detail_v2.total_rpc_wall_time_ns == (1 << 35) - 1
 
 
+def test_times_are_told_in_steps_whether_remembered_or_not() -> None:
+    spent = Spent(float, 1.0)
+    for ns in (0, 255, 256, 1000, 77_000, 10**6, 123_456_789, 9 * 10**9):
+        spent.process_s, spent.write_s, spent.began = ns / 1e9, ns / 4e9, 1.0 + ns / 2e9
+        for _ in range(2):
+            assert kvrpcpb.ExecDetailsV2.FromString(
+                cost.tail(ns / 1e9)
+            ).time_detail.total_rpc_wall_time_ns == pytest.approx(ns, abs=257)
+            details = kvrpcpb.ExecDetailsV2.FromString(cost.write_parts(spent))
+            assert details.time_detail_v2.process_wall_time_ns == pytest.approx(ns, abs=257)
+            assert details.time_detail_v2.wait_wall_time_ns == pytest.approx(ns / 2, abs=257)
+            assert details.write_detail.apply_log_nanos == pytest.approx(ns / 4, abs=257)
+            assert details.write_detail.process_nanos == pytest.approx(ns * 3 / 4, abs=514)
+            assert not details.write_detail.latch_wait_nanos
+    for ticks in range(20_000):
+        assert len(cost.tail(ticks / cost.TICKS_PER_S)) == len(cost.tail(0))
+    assert len(cost.TAILS) < 20_000  # what is remembered is bounded
+
+
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -37,6 +38,32 @@ def test_protobuf_reads_what_we_encode(items: list[tuple[int, bytes, int]]) -> N
 @given(st.sampled_from([1, 13, 16, 255]), bodies, ids)
 def test_one_is_the_same_as_many_with_one(slot: int, body: bytes, ident: int) -> None:
     assert envelope.encode_one(slot, body, ident) == envelope.encode([(slot, body, ident)])
+
+
+@given(st.sampled_from([1, 13, 16]), bodies, bodies, ids)
+def test_a_tail_is_part_of_the_body(slot: int, body: bytes, tail: bytes, ident: int) -> None:
+    assert envelope.encode_one(slot, body, ident, tail) == envelope.encode_one(slot, body + tail, ident)
+
+
+def read(decode: Callable[[bytes, int], list[envelope.Command]], data: bytes) -> list[envelope.Command] | None:
+    try:
+        return decode(data, 3)
+    except envelope.EnvelopeError:
+        return None
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from([0, 1, 13, 15, 16, 255]), bodies, ids, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 255)))
+)
+def test_lone_commands_are_read_as_any(slot: int, body: bytes, ident: int, damage: list[tuple[int, int]]) -> None:
+    data = bytearray(b"abc" + envelope.encode([(slot, body, ident)]))
+    assert read(envelope.decode, bytes(data)) == [(slot, body if slot else b"", ident)]
+    for at, byte in damage:
+        data[3 + at % (len(data) - 3)] = byte
+        assert read(envelope.decode, bytes(data)) == read(envelope._decode_any, bytes(data))
+    for cut in range(3, min(len(data), 60)):
+        assert read(envelope.decode, bytes(data[:cut])) == read(envelope._decode_any, bytes(data[:cut]))
 
 
 @given(

@@ -31,6 +31,7 @@ __all__ = [
 HEALTH_FEEDBACK_FIELD: Final = 4
 _FEEDBACK_TAG: Final = HEALTH_FEEDBACK_FIELD << 3 | 2  # one byte
 _SMALL: Final = 2048
+_SHORT: Final = 16_000
 
 
 class EnvelopeError(ValueError):
@@ -173,8 +174,38 @@ def _decode_entry(data: bytes, pos: int, end: int) -> tuple[int, bytes]:
     return slot, body
 
 
+def _decode_lone(data: bytes, start: int) -> Command | None:
+    """Take an envelope apart that holds one short command of a low slot, as most do; None: it may be anything else."""
+    try:
+        size, pos = data[start + 1], start + 2
+        if size > 127:
+            size, pos = size & 127 | data[pos] << 7, pos + 1
+        stop = pos + size
+        tag, size, pos = data[pos], data[pos + 1], pos + 2
+        if size > 127:
+            size, pos = size & 127 | data[pos] << 7, pos + 1
+        if (
+            pos + size != stop
+            or size > _SHORT
+            or data[start] != 0x0A
+            or tag & 0x87 != 2
+            or data[stop] != 0x12
+            or stop + 2 + data[stop + 1] != len(data)
+        ):
+            return None
+        ident, end = _read_varint(data, stop + 2, len(data))
+    except (IndexError, EnvelopeError):
+        return None
+    return Command(tag >> 3, data[pos:stop], ident) if end == len(data) else None
+
+
 def decode(data: bytes, start: int = 0) -> list[Command]:
     """Decode the commands of an envelope that fills `data` from `start` on. Raises EnvelopeError."""
+    lone = _decode_lone(data, start)
+    return _decode_any(data, start) if lone is None else [lone]
+
+
+def _decode_any(data: bytes, start: int) -> list[Command]:
     entries: list[tuple[int, bytes]] = []
     ids: list[int] = []
     pos, end = start, len(data)
@@ -208,7 +239,8 @@ def decode(data: bytes, start: int = 0) -> list[Command]:
             pos = _skip(data, pos, end, number & 7)
     if len(entries) != len(ids):
         raise EnvelopeError(f"{len(entries)} commands but {len(ids)} ids")
-    return [Command(slot, body, ident) for (slot, body), ident in zip(entries, ids, strict=True)]
+    new = tuple.__new__
+    return [new(Command, (*entry, ident)) for entry, ident in zip(entries, ids, strict=True)]
 
 
 def decode_feedback(data: bytes, start: int = 0) -> bytes | None:

@@ -41,7 +41,8 @@ class Histogram:
 
     def observe(self, value: float, times: int = 1) -> None:
         """Count `value`, or as many equal ones."""
-        self.counts[bisect_left(self.bounds, value)] += times
+        bounds = self.bounds
+        self.counts[bisect_left(bounds, value) if value > bounds[0] else 0] += times  # often the lowest
         self.sum += value * times
 
     @property

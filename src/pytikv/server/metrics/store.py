@@ -89,13 +89,9 @@ class StoreMetrics:
     def changed(self, counts: tuple[Histogram, Histogram, Histogram], spent: Spent, keys: int) -> None:
         """A command that changes data was carried out. From any thread."""
         times, latch_waits, keys_written = counts
-        latch_wait_s = spent.latch_wait_s
         with self._mutex:
-            times.observe(spent.process_s + latch_wait_s)
-            if latch_wait_s:
-                latch_waits.observe(latch_wait_s)
-            else:
-                latch_waits.counts[0] += 1
+            times.observe(spent.process_s + spent.latch_wait_s)
+            latch_waits.observe(spent.latch_wait_s)
             keys_written.observe(keys)
 
     def refused(self, command: str, response: Any) -> None:

@@ -148,23 +148,23 @@ def write_header(field: int) -> bytes:
 def write_parts(spent: Spent) -> bytes:
     """Return what a command that changes data tells of itself: write_detail, and what of time_detail_v2 is known."""
     process, write = int(spent.process_s * TICKS_PER_S), int(spent.write_s * TICKS_PER_S)
-    wide = _WIDE
-    return b"".join(
-        (
-            b"\x1a\x19\x48",  # write_detail: apply_log, latch_wait, process, pessimistic_lock_wait
-            wide[write],
-            b"\x70",
-            wide[int(spent.latch_wait_s * TICKS_PER_S)],
-            b"\x78",
-            wide[process - write],
-            b"\x88\x01",
-            wide[int(spent.lock_wait_s * TICKS_PER_S)],
-            b"\x22\x0c\x08",  # time_detail_v2: wait, process
-            wide[int((spent.began - spent.arrived) * TICKS_PER_S)],
-            b"\x10",
-            wide[process],
-        )
+    return (
+        _APPLIES[write]
+        + _LATCH_WAITS[int(spent.latch_wait_s * TICKS_PER_S)]
+        + _PROCESSES[process - write]
+        + (_LOCK_WAITS[int(spent.lock_wait_s * TICKS_PER_S)] if spent.lock_wait_s else _NO_LOCK_WAIT)
+        + _WAITS[int((spent.began - spent.arrived) * TICKS_PER_S)]
+        + _WIDE[process]
     )
+
+
+# write_detail, and time_detail_v2: what each time has before it, and the time.
+_APPLIES: Final = _Memo(lambda ticks: b"\x1a\x19\x48" + _wide(ticks))
+_LATCH_WAITS: Final = _Memo(lambda ticks: b"\x70" + _wide(ticks))
+_PROCESSES: Final = _Memo(lambda ticks: b"\x78" + _wide(ticks))
+_LOCK_WAITS: Final = _Memo(lambda ticks: b"\x88\x01" + _wide(ticks))
+_NO_LOCK_WAIT: Final = _LOCK_WAITS[0]
+_WAITS: Final = _Memo(lambda ticks: b"\x22\x0c\x08" + _wide(ticks) + b"\x10")
 
 
 def read_parts(spent: Spent) -> bytes:

@@ -42,17 +42,15 @@ class DurableGate:
                 waiting, self._waiting = self._waiting, []
                 error = await self._flush(max(ticket for ticket, _, _ in waiting))
                 now = self._rt.now()
+                writes = self._metrics.writes
                 for _, since, tell in waiting:
-                    self._count(error, now - since)
+                    if error is None:
+                        writes.observe(now - since)
+                    else:
+                        self._metrics.failed_writes += 1
                     tell(error)
         finally:
             self._is_flushing = False
-
-    def _count(self, error: StorageError | None, seconds: float) -> None:
-        if error is None:
-            self._metrics.writes.observe(seconds)
-        else:
-            self._metrics.failed_writes += 1
 
     async def _flush(self, ticket: int) -> StorageError | None:
         if self._engine.durable_ticket < ticket:

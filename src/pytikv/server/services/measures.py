@@ -49,7 +49,8 @@ class Measures:
         slot, body, ident = answers[0]
         if count == 1:
             times = self._histograms.get(slot, self._invalid)
-            times.counts[bisect_left(times.bounds, elapsed)] += 1  # `observe`, spelled out: once for each lone get
+            bounds = times.bounds  # `observe`, spelled out: once for each lone get
+            times.counts[bisect_left(bounds, elapsed) if elapsed > bounds[0] else 0] += 1
             times.sum += elapsed
             tails = self._tails.get(slot)
             if tails is not None:

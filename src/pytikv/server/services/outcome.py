@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pytikv.server.storage.txn_storage import Done, Waiting
 
 __all__ = ["Blocking", "Durable", "Outcome", "Waits"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Durable:
+class Durable(NamedTuple):
     """An answer that must wait until the engine's change with `ticket` is durable."""
 
     body: bytes

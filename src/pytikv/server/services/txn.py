@@ -48,6 +48,7 @@ __all__ = ["DETAILS", "TxnCommands"]
 _MANY_KEYS: Final = 512
 _LONG_SCAN: Final = 1024
 _SAFE_TS_EVERY_S: Final = 0.05
+_ALL_KEYS: Final = (None,)
 _NOTHING_SAFE: Final = (0, float("-inf"))
 _encode = memcomparable.encode
 Handler = Callable[[bytes], Outcome]
@@ -223,33 +224,35 @@ class TxnCommands:
         return {name: self._handler(name, rpc) for name, rpc in _RPCS.items()}
 
     def _handler(self, name: str, rpc: _Rpc) -> Handler:
-        plan, clock = _Plan(name, rpc, self._metrics), self._clock
+        plan, clock, store = _Plan(name, rpc, self._metrics), self._clock, self._store
 
         def handle(data: bytes) -> Outcome:
             request: Any = decode(rpc.request, data)
             context = request.context
-            check_cluster(self._store.cluster_id, context)
+            check_cluster(store.cluster_id, context)
             spent = Spent(clock.now, clock.arrived, context.max_execution_duration_ms)
             if not rpc.is_long(request) and not self._must_look(rpc, request):
-                return self._serve(plan, request, spent)
-            return Blocking(lambda: self._serve_off_loop(plan, request, spent))
+                return self._serve(plan, request, len(data), spent)
+            return Blocking(lambda: self._serve_off_loop(plan, request, len(data), spent))
 
         return handle
 
-    def _serve_off_loop(self, plan: _Plan, request: Any, spent: Spent) -> bytes | Durable:
+    def _serve_off_loop(self, plan: _Plan, request: Any, size_bytes: int, spent: Spent) -> bytes | Durable:
         if not plan.rpc.is_write or not self._pending.sync:
-            outcome = self._serve(plan, request, spent)
+            outcome = self._serve(plan, request, size_bytes, spent)
         else:
             with self._pending.off_loop():
-                outcome = self._serve(plan, request, spent)
+                outcome = self._serve(plan, request, size_bytes, spent)
         assert isinstance(outcome, bytes | Durable), "no long request waits for a lock"
         return outcome
 
-    def _serve(self, plan: _Plan, request: Any, spent: Spent) -> bytes | Durable | Waits:
-        """Check and carry out one request."""
+    def _serve(self, plan: _Plan, request: Any, size_bytes: int, spent: Spent) -> bytes | Durable | Waits:
+        """Check and carry out one request of so many bytes."""
+        rpc = plan.rpc
+        keys = () if rpc.keys is None else rpc.keys(request)
         try:
             spent.begin()
-            region = self._check(plan.rpc, request)
+            region = self._check(rpc, request, keys)
             done = self._txn.execute(plan.name, request, EVERYTHING if region is None else region.bounds, spent)
         except REFUSALS as error:
             if isinstance(error, DeadlineExceeded):
@@ -257,22 +260,27 @@ class TxnCommands:
             return plan.open(refusal_body(plan.rpc.response(), error, request.context.region_id), spent)
         spent.end()
         if isinstance(done, Waiting):
-            return Waits(done, functools.partial(self._finish_late, plan, request, spent, region, spent.now()))
-        return self._finish(plan, request, spent, region, done)
+            finish = functools.partial(self._finish, plan, keys, size_bytes, spent, region)
+            return Waits(done, functools.partial(self._finish_late, spent, spent.now(), finish))
+        return self._finish(plan, keys, size_bytes, spent, region, done)
 
     def _finish_late(
-        self, plan: _Plan, request: Any, spent: Spent, region: RegionEntry | None, waits_since: float, done: Done
+        self, spent: Spent, waits_since: float, finish: Callable[[Done], bytes | Durable], done: Done
     ) -> bytes | Durable:
         spent.lock_wait_s = spent.now() - waits_since
         self._metrics.waits.observe(spent.lock_wait_s)
-        return self._finish(plan, request, spent, region, done)
+        return finish(done)
 
     def _finish(
-        self, plan: _Plan, request: Any, spent: Spent, region: RegionEntry | None, done: Done
+        self,
+        plan: _Plan,
+        keys: Sequence[bytes],
+        size_bytes: int,
+        spent: Spent,
+        region: RegionEntry | None,
+        done: Done,
     ) -> bytes | Durable:
-        rpc = plan.rpc
         body = plan.open(encode(done.response), spent)
-        keys = list(rpc.keys(request)) if rpc.keys is not None else []
         if plan.counts is not None:
             self._metrics.changed(plan.counts, spent, len(keys))
             if not done.ticket:
@@ -280,17 +288,16 @@ class TxnCommands:
         if not done.ticket:
             return self._pending.gate(keys[0], body) if len(keys) == 1 else self._pending.gate_all(body)
         if region is not None:
-            count(region, request.ByteSize(), len(keys))
+            count(region, size_bytes, len(keys))
         if not self._pending.sync:
             return body
-        self._pending.note(keys or (None,), done.ticket)
+        self._pending.note(keys or _ALL_KEYS, done.ticket)
         return Durable(body, done.ticket)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def _check(self, rpc: _Rpc, request: Any) -> RegionEntry | None:
+    def _check(self, rpc: _Rpc, request: Any, keys: Sequence[bytes]) -> RegionEntry | None:
         context = request.context
-        keys = () if rpc.keys is None else rpc.keys(request)
         if rpc.check_range is not None:
             check_txn_range(self._api, context.api_version, rpc.checked_as, request.start_key, request.end_key)
         elif rpc.checked_as:

@@ -138,7 +138,7 @@ class TxnReads:
             if lock.lock_type is LockType.DELETE:
                 value = b""
             elif lock.lock_type is LockType.PUT:
-                value = reader.locked_value(key, lock)
+                value = reader.locked_value(key, lock) or b""
             else:
                 continue
             response.pairs.add(key=wire_key(key), value=value)
