@@ -160,7 +160,7 @@ class TxnStore:
     def __init__(self, client: Any, collect: Callable[[Any], Any], *, pessimistic: bool = False) -> None:
         self._client = client
         self._collect = collect
-        self._pessimistic = pessimistic
+        self.pessimistic = pessimistic
 
     def read(self, key: bytes) -> Steps[Codes]:
         """See `Store`."""
@@ -179,15 +179,23 @@ class TxnStore:
 
     def change(self, changes: Mapping[bytes, Change], writes: Mapping[bytes, bytes]) -> Steps[Codes]:
         """See `Store`."""
+
+        def body(txn: Any) -> Steps[None]:
+            for key, make in changes.items():
+                value = yield (txn.get_for_update(key) if self.pessimistic else txn.get(key))
+                yield txn.put(key, make(value))
+            for key, value in writes.items():
+                yield txn.put(key, value)
+
+        return (yield from self.transact(body))
+
+    def transact(self, body: Callable[[Any], Steps[None]]) -> Steps[Codes]:
+        """Do the steps of `body(txn)` in a transaction, repeated on conflict."""
         failed: list[str] = []
         while True:
-            txn = yield self._client.begin(pessimistic=self._pessimistic)
+            txn = yield self._client.begin(pessimistic=self.pessimistic)
             try:
-                for key, make in changes.items():
-                    value = yield (txn.get_for_update(key) if self._pessimistic else txn.get(key))
-                    yield txn.put(key, make(value))
-                for key, value in writes.items():
-                    yield txn.put(key, value)
+                yield from body(txn)
                 yield txn.commit()
             except GeneratorExit:
                 raise
@@ -199,6 +207,14 @@ class TxnStore:
                 failed.append(error.code)
             else:
                 return tuple(failed)
+
+    def snapshot(self) -> Any:
+        """Return a snapshot of the present."""
+        return self._client.snapshot()
+
+    def collect(self, rows: Any) -> Any:
+        """Make a list of what an iteration gives: at once, or something to await."""
+        return self._collect(rows)
 
     def load(self, pairs: Iterable[tuple[bytes, bytes]]) -> Steps[int]:
         """See `Store`."""

@@ -46,6 +46,16 @@ class Letter(enum.StrEnum):
     F = "f"
 
 
+class TableKind(enum.StrEnum):
+    """Workloads over tables."""
+
+    POINT = "point"
+    UNIQUE = "unique"
+    RANGE = "range"
+    INSERT = "insert"
+    BOOKING = "booking"
+
+
 class Distribution(enum.StrEnum):
     """How records are chosen."""
 
@@ -149,6 +159,44 @@ def tpcb(
     prefix = new_prefix()
     workload = TpcB(prefix, scale=scale, accounts_a_branch=accounts, seed=seed)
     load = _load(api, threads, tasks, duration, operations, warmup, rate, pessimistic, interval)
+    _run(url, workload, prefix, load, report or [], as_json=as_json)
+
+
+def table(
+    kind: Annotated[TableKind, typer.Argument(help="By key, unique index, range; inserts; bookings, which conflict.")],
+    threads: Threads = None,
+    tasks: Tasks = None,
+    duration: Duration = None,
+    operations: Most = None,
+    warmup: Warmup = 1.0,
+    rate: Rate = None,
+    records: Annotated[int, typer.Option(min=1, help="Rows to begin with.")] = 10_000,
+    note_bytes: Annotated[int, typer.Option(min=0, help="Bytes of a row's largest field.")] = 100,
+    distribution: Annotated[Distribution, typer.Option(help="How rows are chosen.")] = Distribution.ZIPFIAN,
+    pessimistic: Pessimistic = False,
+    interval: Every = 1.0,
+    seed: Seed = 1,
+    report: ReportFiles = None,
+    url: UrlOption = DEFAULT_URL,
+    as_json: JsonOption = False,
+) -> None:
+    """Work with tables of typed records: rows with a unique index and another one, or bookings of seats.
+
+    After bookings, seats that are gone and tickets that are there are compared; ends with code 1 where they differ.
+    """
+    from pytikv.bench.running import new_prefix
+    from pytikv.bench.tables import TableWorkload
+
+    prefix = new_prefix()
+    workload = TableWorkload(
+        kind.value,
+        prefix,
+        records=records,
+        note_bytes=note_bytes,
+        distribution=distribution.value,
+        seed=seed,
+    )
+    load = _load(Api.TXN, threads, tasks, duration, operations, warmup, rate, pessimistic, interval)
     _run(url, workload, prefix, load, report or [], as_json=as_json)
 
 
@@ -317,5 +365,6 @@ def register(app: typer.Typer) -> None:
         add_command(group, point_command(kind), f"pytikv bench {kind.value} -c 16", panel=panel, name=kind.value)
     add_command(group, ycsb, "pytikv bench ycsb e --rate 200 --duration 30 --report e.html", panel=panel)
     add_command(group, tpcb, "pytikv bench tpcb --scale 4 --threads 16 --pessimistic", panel=panel)
+    add_command(group, table, "pytikv bench table booking --threads 16 --pessimistic", panel=panel)
     add_command(group, compare, "pytikv bench compare a.json b.json --fail-over 10%", panel=panel)
     add_group(app, group, bench, *examples, name="bench", panel="Start here")
