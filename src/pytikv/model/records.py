@@ -363,7 +363,8 @@ def _classes(hint: Any) -> tuple[type, ...] | None:
     if hint is float:
         return (float, int)
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
-        return None if hint in (Any, object) or typing.is_typeddict(hint) or getattr(hint, "_is_protocol", False) else (hint,)
+        is_open = hint in (Any, object) or typing.is_typeddict(hint) or getattr(hint, "_is_protocol", False)
+        return None if is_open else (hint,)
     alias = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)  # NewType; a `type` statement
     if alias is not None:
         return _classes(alias)

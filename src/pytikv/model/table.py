@@ -20,6 +20,7 @@ asynchronous iterator) of it; type checkers know both. Nothing is written before
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -124,7 +125,12 @@ class Table(Generic[R]):
 
     def _register(self) -> None:
         """Refuse a second table of the name that lies elsewhere: one would not see the other's entries."""
-        found = _places.get((self.schema.prefix, self.schema.name))
+        place = (self.schema.prefix, self.schema.name)
+        found = _places.get(place)
+        if found is not None and found.schema.fingerprint != self.schema.fingerprint:
+            found = None
+            gc.collect()  # it may be one that nobody has any more, but an old traceback
+            found = _places.get(place)
         if found is not None and found.schema.fingerprint != self.schema.fingerprint:
             raise SchemaError(
                 f"there is another table {self.schema.name!r} in this program, with other keys or indexes: give this "
@@ -132,7 +138,7 @@ class Table(Generic[R]):
             )
         if self.schema.is_text:
             self._check_names()
-        self._place = _places.setdefault((self.schema.prefix, self.schema.name), _Place(self.schema))
+        self._place = _places.setdefault(place, _Place(self.schema))
 
     def _check_names(self) -> None:
         """Refuse indexes whose entries would lie among those of another table with text keys and the same prefix."""
