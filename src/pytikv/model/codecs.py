@@ -86,6 +86,7 @@ class RowCodec(Generic[R]):
         self._plain = plain
         self._codec = codec
         self._head = bytes((CODECS[codec],)) + _varint(version)
+        self._covered_head = bytes((CODECS[codec], 0))
         self._packed_head = bytes((CODECS[codec] | _COMPRESSED,)) + self._head[1:]
 
     def settled(self, record: R) -> R:
@@ -114,6 +115,11 @@ class RowCodec(Generic[R]):
             if len(packed) < len(body):
                 return self._packed_head + packed
         return self._head + body
+
+    def encode_covered(self, record: Any, names: Iterable[str]) -> bytes:
+        """Return fields as index entries hold them: a value of version 0, never compressed, so that what covers the
+        same fields has the same bytes, whoever wrote it."""
+        return self._covered_head + self._encoded(record, names, True)
 
     def _encoded(self, record: Any, names: Iterable[str] | None, is_group: bool) -> bytes:
         try:

@@ -8,7 +8,7 @@
 all as tuples (`tuples.encode`) behind the table's `prefix`. Parts that descend are `Desc`. A unique index has an entry
 of the other form for values with a None among them, which any number of rows may share. The value of an entry is 01,
 since an empty value is none to some clients, and a tuple: `(key,)`, of the other form `(None,)`, with the covered
-fields as the codec's bytes for a second part.
+fields as the codec's bytes (`RowCodec.encode_covered`) for a second part.
 
 The shard of a row is 256 plus crc32 of its key's bytes modulo `shards`. A unique entry's is that of its values, by
 which it must be found.
@@ -198,7 +198,13 @@ class Layout:
             return []
         if isinstance(values[at], (str, bytes)) or not isinstance(values[at], Iterable):
             raise self._records.error(f"is indexed by its elements, and holds {shown(values[at])}", index.each)
-        return [(*values[:at], element, *values[at + 1 :]) for element in dict.fromkeys(values[at])]
+        try:
+            elements = dict.fromkeys(values[at])
+        except TypeError:
+            raise self._records.error(
+                f"is indexed by its elements, and holds {shown(values[at])}", index.each
+            ) from None
+        return [(*values[:at], element, *values[at + 1 :]) for element in elements]
 
     def _entry(
         self, index: IndexSchema, record: Any, values: tuple[Any, ...], encoded_key: bytes, key: tuple[Any, ...]
@@ -216,7 +222,7 @@ class Layout:
             )
         held: list[Any] = [key if is_exclusive else None]
         if index.covering:
-            held.append(self._codec.encode(record, index.covering))
+            held.append(self._codec.encode_covered(record, index.covering))
         where = self._shard(encoded) + encoded if is_exclusive else self._shard(encoded_key) + encoded + encoded_key
         return Entry(head + where, _ENTRY_HEAD + encode(held), index.name, values, is_exclusive)
 

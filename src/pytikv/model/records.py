@@ -5,7 +5,7 @@ record apart, checks it, and changes fields of it. How records become bytes is `
 
 What is checked before anything is written: that the record is of the table's class, and that each field holds a value
 of its declared type. Where all types are plain classes or unions of such, a look at the values' classes does. Other
-classes are *deep* (containers of something, literals, nested records, constraints; all pydantic models, whose fields
+classes are *deep* (containers, Any, literals, nested records, constraints; all pydantic models, whose fields
 may have been assigned unchecked): the codec then reads back what it has encoded, before it is written. Protobuf
 messages check themselves.
 """
@@ -381,7 +381,7 @@ def _classes(hint: Any) -> tuple[type, ...] | None:
 
 def _is_flat(hint: Any) -> bool:
     """Tell whether the class of a value tells all about it: plain classes, enums, and unions of such."""
-    if hint is None or hint is Any or hint is object:
+    if hint is None:
         return True
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
         return hint in _FLAT or issubclass(hint, enum.Enum)
