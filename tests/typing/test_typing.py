@@ -15,7 +15,7 @@ PROGRAMS = ["public_api.py", "model_api.py", "batch_api.py"]
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_types_under_mypy(tmp_path: pathlib.Path, name: str) -> None:
+def test_public_api_types(tmp_path: pathlib.Path, name: str) -> None:
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "--follow-imports=silent",
                f"--cache-dir={tmp_path}", str(HERE / name)]  # fmt: skip

@@ -28,8 +28,8 @@ def explained(error: Exception) -> str:
     """Return what an error of a library says, cut; its kind alone when keys are redacted, since it may tell values."""
     if format_key(b"") == "?":
         return type(error).__name__
-    listed = getattr(error, "errors", None)
-    if callable(listed):  # pydantic's, whose own text spells out every input
+    listed: Any = getattr(error, "errors", None)
+    if listed is not None:  # pydantic's, whose own text spells out every input
         found = listed(include_url=False, include_input=False, include_context=False)
         text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:3])
     else:
