@@ -16,6 +16,7 @@ import guard_measures
 import harness
 import instructions
 import measures
+import model_measures
 import observing
 import report
 import resilience_measures
@@ -119,6 +120,7 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "embedded transactions": lambda: txn_measures.embedded(effort),
         "transactions, our server": lambda: txn_measures.our_server(effort),
         "leftover locks": lambda: txn_measures.leftover_locks(effort),
+        "tables": lambda: model_measures.measure(effort),
         "everything off": instructions.measure,
         "costs told": server_instructions.measure,
         "guards": guard_measures.measure,
