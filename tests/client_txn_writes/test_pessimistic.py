@@ -463,6 +463,29 @@ def test_a_cancelled_block_releases_behind(store: Store) -> None:
     store.run(run(), node)
 
 
+@pytest.mark.parametrize("served", [False, True])
+def test_a_cancelled_rollback_goes_on_behind(store: Store, served: bool) -> None:
+    node = store.node()
+    tasks: list[Any] = []
+
+    def cancel() -> None:
+        tasks[0].cancel()
+
+    async def run() -> None:
+        async def body() -> None:
+            async with node.begin(pessimistic=True) as txn:
+                await txn.put(b"a", b"1")
+                raise KeyError("the block failed")
+
+        node.faults = [Fault("KVPessimisticRollback", ("after", cancel) if served else cancel, 0)]
+        tasks.append(node.rt.spawn(body(), name="body"))
+        await node.rt.sleep(1)
+        assert node.names().count("KVPessimisticRollback") == 2
+        assert store.locks() == 0
+
+    store.run(run(), node)
+
+
 def test_locks_that_were_lost_end_the_transaction(store: Store) -> None:
     """Somebody rolled the primary back; a later lock may still be had, the commit may not."""
     node = store.node()

@@ -24,6 +24,7 @@ ServerError. Reading may raise SnapshotTooOld, KeyLocked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
@@ -597,6 +598,13 @@ class AsyncTransaction:
                 raise
             except TikvError as error:  # as a rule the caller's time is over: others should not wait for a TTL
                 logger.info("locks of transaction %s are released in the background: %s", self._start_ts, error)
+            except BaseException:  # cancelled in the middle of it
+                with contextlib.suppress(ClientClosed):
+                    await self._release_behind(locks)
+                raise
+        await self._release_behind(locks)
+
+    async def _release_behind(self, locks: PessimisticLocks) -> None:
         locks.end_beat()
         await Background.of(self._backend).submit(lambda: locks.release(None), "rollback")
 
