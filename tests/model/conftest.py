@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-sys.path += [str(Path(__file__).parents[1] / room) for room in ("model", "patterns")]
+sys.path += [str(Path(__file__).parents[1] / room) for room in ("model", "patterns", "client_txn_writes", "txn_fakes")]
 
 from model_drivers import DRIVERS
 
