@@ -143,7 +143,7 @@ def _complete(table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _stored(table: Table[Any], record: Any) -> Iterator[tuple[bytes, bytes]]:
-    row = table.rows._new(record)
+    row = table.rows.new_row(record)
     yield from table.rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries).puts.items()
 
 

@@ -59,23 +59,32 @@ class AsyncRawBatchWriter:
 
     async def put(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         """Add a pair, with a life of `ttl` seconds (None: no expiry). Sends the batch if it is full now."""
-        check_key(key)
-        check_value(value)
-        await self._add(key, (value, 0 if ttl is None else check_ttl(ttl)), len(key) + len(value))
+        if self.add_put(key, value, ttl):
+            await self.flush()
 
     async def delete(self, key: bytes) -> None:
         """Add a deletion. Sends the batch if it is full now."""
-        check_key(key)
-        await self._add(key, None, len(key))
+        if self.add_delete(key):
+            await self.flush()
 
-    async def _add(self, key: bytes, write: tuple[bytes, int] | None, size: int) -> None:
+    def add_put(self, key: bytes, value: bytes, ttl: int | None = None) -> bool:
+        """Add a pair as `put` does, and send nothing. Returns whether the batch is full."""
+        check_key(key)
+        check_value(value)
+        return self._add(key, (value, 0 if ttl is None else check_ttl(ttl)), len(key) + len(value))
+
+    def add_delete(self, key: bytes) -> bool:
+        """Add a deletion as `delete` does, and send nothing. Returns whether the batch is full."""
+        check_key(key)
+        return self._add(key, None, len(key))
+
+    def _add(self, key: bytes, write: _Write, size: int) -> bool:
         if self._is_closed:
             raise InvalidArgument("the batch has ended: begin another")
-        self._waiting.pop(key, None)
-        self._waiting[key] = write
+        waiting = self._waiting
+        waiting[key] = write
         self._bytes += size
-        if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
-            await self.flush()
+        return self._bytes >= self._max_bytes or (self._max_items is not None and len(waiting) >= self._max_items)
 
     async def flush(self) -> BatchResult[bytes]:
         """Send what has gathered, and return the account so far."""
@@ -146,11 +155,13 @@ class RawBatchWriter:
 
     def put(self, key: bytes, value: bytes, ttl: int | None = None) -> None:
         """Add a pair, with a life of `ttl` seconds (None: no expiry). Sends the batch if it is full now."""
-        self._rt.run(self._core.put(key, value, ttl))
+        if self._core.add_put(key, value, ttl):
+            self.flush()
 
     def delete(self, key: bytes) -> None:
         """Add a deletion. Sends the batch if it is full now."""
-        self._rt.run(self._core.delete(key))
+        if self._core.add_delete(key):
+            self.flush()
 
     def flush(self) -> BatchResult[bytes]:
         """Send what has gathered, and return the account so far."""

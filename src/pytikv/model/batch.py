@@ -5,11 +5,12 @@
         writer.delete(flights, ("LH", 400))
     writer.result         # BatchResult(written=2, ...)
 
-What has gathered is written when it reaches `max_bytes` (of values, about) or `max_items`, and at the end: cut into as
-many transactions as may run at once (`concurrency`), neighbours in key order together, since they lie in the same
-regions. A transaction that is refused for one of its records (UniqueViolation, RowError) is halved until the record
-stands alone, so the account names it and all others are written. Each transaction is repeated as `db.run` does; one
-whose commit is undetermined is repeated too, which is safe for puts and deletes of whole rows.
+What has gathered is written when it reaches `max_bytes` (of keys and values, entries included) or `max_items`, and at
+the end: sorted, so that neighbours of one region go together, and cut into transactions that fit into one prewrite
+each, which commits them by itself (1PC) where all lies in one region; `concurrency` of them run at once. A transaction
+that is refused for one of its records (UniqueViolation, RowError) is halved until the record stands alone, so the
+account names it and all others are written. Each transaction is repeated as `db.run` does; one whose commit is
+undetermined is repeated too, which is safe for puts and deletes of whole rows.
 
 A writer that *expects new* rows (`bulk`) reads nothing: it inserts rows and unique entries, and the store itself
 refuses a key that is there; then that transaction is made anew as a put. After `_KNOWN` of those it expects no more.
@@ -33,8 +34,10 @@ from pytikv.client.batch_result import MAX_BYTES, BatchResult, unanswered
 from pytikv.client.by_region import run_bounded
 from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
+from pytikv.client.txn.plan import batches
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import ClientClosed, CommitUndetermined, InvalidArgument, KeyExists, TikvError, WrongType
+from pytikv.model.rows import NewRow
 from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
 from pytikv.rt.caller import CallerRuntime
 
@@ -45,7 +48,7 @@ R = TypeVar("R")
 _ATTEMPTS: Final = 20
 _LOST_COMMITS: Final = 5
 _CONCURRENCY: Final = 8
-_LEAST_APART: Final = 64  # fewer records are not divided among transactions
+_ROOM: Final = 0.75  # of a prewrite, for what the encoding of keys adds
 _KNOWN: Final = 3
 
 Item = tuple[str, Any]
@@ -59,7 +62,8 @@ class _Operation:
     table: Table[Any]
     encoded_key: bytes
     key: Any
-    record: Any
+    size: int
+    row: NewRow[Any] | None = None
     """None: a deletion."""
     puts: Mapping[bytes, bytes] = dataclasses.field(default_factory=dict)
     """What is written where there is no such row yet."""
@@ -74,6 +78,10 @@ class _Operation:
     def place(self) -> _Place:
         """Names the row; sorts as rows lie."""
         return (self.table.schema.prefix, self.table.name, self.encoded_key)
+
+
+def _size_of(operation: _Operation) -> int:
+    return operation.size
 
 
 class AsyncBatchWriter:
@@ -115,44 +123,49 @@ class AsyncBatchWriter:
         Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
         """
         item = self.add(table, record)
-        await self._flush_full()
+        if self.is_full:
+            await self.flush()
         return item
 
     def add(self, table: Table[R], record: R) -> Item:
         """Add a record as `put` does, and write nothing."""
         rows = table.rows
-        row = rows._new(record)
+        row = rows.new_row(record)
         changes = rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries)
         exclusive = frozenset((row.row_key, *(entry.key for entry in changes.exclusive)))
         size = sum(map(len, changes.puts)) + sum(map(len, changes.puts.values()))
         key = row.key[0] if len(row.key) == 1 else row.key
-        return self._add(_Operation(table, row.encoded_key, key, row.record, changes.puts, exclusive), size)
+        return self._add(_Operation(table, row.encoded_key, key, size, row, changes.puts, exclusive))
 
     async def delete(self, table: Table[Any], key: Any) -> Item:
         """Add a deletion. Writes the batch if it is full now. Returns the item by which the account calls it."""
-        encoded = table.rows.encoded(key)
-        item = self._add(_Operation(table, encoded, key, None), len(encoded))
-        await self._flush_full()
+        item = self.add_delete(table, key)
+        if self.is_full:
+            await self.flush()
         return item
 
-    def _add(self, operation: _Operation, size: int) -> Item:
+    def add_delete(self, table: Table[Any], key: Any) -> Item:
+        """Add a deletion as `delete` does, and write nothing."""
+        encoded = table.rows.encoded(key)
+        return self._add(_Operation(table, encoded, key, len(encoded)))
+
+    def _add(self, operation: _Operation) -> Item:
         if self._is_closed:
             raise InvalidArgument("the batch has ended: begin another")
         self._waiting[operation.place] = operation
-        self._bytes += size
+        self._bytes += operation.size
         return operation.item
 
-    async def _flush_full(self) -> None:
-        if self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items):
-            await self.flush()
+    @property
+    def is_full(self) -> bool:
+        """Whether what has gathered is enough to be written."""
+        return self._bytes >= self._max_bytes or (self._max_items is not None and len(self._waiting) >= self._max_items)
 
     async def flush(self) -> BatchResult[Item]:
         """Write what has gathered, and return the account so far."""
         self._sent, self._waiting, self._bytes = self._waiting, {}, 0
         operations = [self._sent[place] for place in sorted(self._sent)]
-        parts = min(self._concurrency, max(1, len(operations) // _LEAST_APART))
-        size = -(-len(operations) // parts) if operations else 1
-        pieces = [operations[at : at + size] for at in range(0, len(operations), size)]
+        pieces = batches(operations, _size_of, int(self._db._backend.prewrite_bytes * _ROOM)) if operations else []
         if pieces:
             try:
                 await run_bounded(self._db._backend.rt, [self._job(piece) for piece in pieces], self._concurrency)
@@ -217,7 +230,7 @@ async def _insert(txn: AsyncTransaction, operations: Sequence[_Operation]) -> No
     for table in dict.fromkeys(operation.table for operation in operations):
         await table.rows.catalog.require(txn)
     for operation in operations:
-        if operation.record is None:
+        if operation.row is None:
             await operation.table.rows.delete(txn, (operation.key,))
         for key, value in operation.puts.items():
             if key in operation.exclusive:
@@ -227,18 +240,18 @@ async def _insert(txn: AsyncTransaction, operations: Sequence[_Operation]) -> No
 
 
 async def _apply(txn: AsyncTransaction, operations: Sequence[_Operation]) -> None:
-    by_table: dict[Table[Any], tuple[list[Any], list[Any]]] = {}
+    by_table: dict[Table[Any], tuple[list[NewRow[Any]], list[Any]]] = {}
     for operation in operations:
         records, keys = by_table.setdefault(operation.table, ([], []))
-        if operation.record is None:
+        if operation.row is None:
             keys.append(operation.key)
         else:
-            records.append(operation.record)
+            records.append(operation.row)
     for table, (records, keys) in by_table.items():
         if keys:  # first, so that unique values of rows that go are free for those that come
             await table.rows.delete(txn, keys)
         if records:
-            await table.rows.put(txn, records)
+            await table.rows.put_rows(txn, records)
 
 
 class BatchWriter:
@@ -258,11 +271,17 @@ class BatchWriter:
 
         Returns the item by which the account calls it. Raises RowError for a record that does not fit its table.
         """
-        return self._rt.run(self._core.put(table, record))
+        item = self._core.add(table, record)
+        if self._core.is_full:
+            self.flush()
+        return item
 
     def delete(self, table: Table[Any], key: Any) -> Item:
         """Add a deletion. Writes the batch if it is full now. Returns the item by which the account calls it."""
-        return self._rt.run(self._core.delete(table, key))
+        item = self._core.add_delete(table, key)
+        if self._core.is_full:
+            self.flush()
+        return item
 
     def flush(self) -> BatchResult[Item]:
         """Write what has gathered, and return the account so far."""

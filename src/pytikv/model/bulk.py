@@ -405,7 +405,7 @@ def _borders(table: Table[Any], sample: list[Any], parts: int) -> list[bytes]:
     heads = sorted(by_head, reverse=True)
     for record in sample:
         with contextlib.suppress(InvalidArgument):  # it will be reported when it is loaded
-            row = table.rows._new(record)
+            row = table.rows.new_row(record)
             for key in table.rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries).puts:
                 by_head[next(head for head in heads if key >= head)].append(key)
     borders = set(by_head)

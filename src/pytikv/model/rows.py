@@ -37,7 +37,7 @@ from pytikv.model.layout import Entry, Layout
 from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, TableSchema
 
-__all__ = ["Reader", "Rows"]
+__all__ = ["NewRow", "Reader", "Rows"]
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ Reader = AsyncTransaction | AsyncSnapshot
 
 
 @dataclasses.dataclass(slots=True)
-class _New(Generic[R]):
+class NewRow(Generic[R]):
     """A row to be written, and its entries by their keys."""
 
     record: R
@@ -208,7 +208,10 @@ class Rows(Generic[R]):
 
         Raises UniqueViolation, RowError, RowExists.
         """
-        rows = [self._new(record) for record in records]
+        await self.put_rows(txn, [self.new_row(record) for record in records], must_be_new=must_be_new)
+
+    async def put_rows(self, txn: AsyncTransaction, rows: Sequence[NewRow[R]], *, must_be_new: bool = False) -> None:
+        """Write rows that are worked out already, as `put` does."""
         writes: _Writes = {}
         if not self.schema.indexes and not must_be_new:
             for row in rows:
@@ -227,17 +230,17 @@ class Rows(Generic[R]):
                 self._plan(row, self.old(stored), seen, writes, shared)
         await self._write(txn, writes)
 
-    def _new(self, record: R) -> _New[R]:
+    def new_row(self, record: R) -> NewRow[R]:
         """Check a record, and find its place and its entries."""
         self.records.check(record)
         record = self.codec.settled(record)
         key = self.layout.key_of(record)
         encoded = self.layout.encoded_key(key)
         entries = self.differ.entries(record, encoded, key) if self.schema.indexes else {}
-        return _New(record, key, encoded, self.layout.row_key(encoded), entries)
+        return NewRow(record, key, encoded, self.layout.row_key(encoded), entries)
 
     def _plan(
-        self, row: _New[R], old: Any, seen: dict[bytes, bytes], writes: _Writes, shared: Mapping[bytes, Entry]
+        self, row: NewRow[R], old: Any, seen: dict[bytes, bytes], writes: _Writes, shared: Mapping[bytes, Entry]
     ) -> None:
         """Add to `writes` what a row changes, and to `seen` what rows that follow it would see."""
         changes = self.differ.put(old, row.record, row.encoded_key, row.key, row.entries)
@@ -299,7 +302,7 @@ class Rows(Generic[R]):
                 else:
                     await txn.put(key, value)
 
-    def _exists(self, row: _New[R]) -> RowExists:
+    def _exists(self, row: NewRow[R]) -> RowExists:
         text = f"table {self.schema.name!r} has a row with the key {shown(self._shown_key(row.key))} already"
         return RowExists(text, table=self.schema.name, key=row.row_key)
 
@@ -318,7 +321,7 @@ class Rows(Generic[R]):
         if places[0] not in seen:
             return None
         old = self.codec.decode([seen[place] for place in places if place in seen])
-        row = self._new(self.records.replace(old, changes))
+        row = self.new_row(self.records.replace(old, changes))
         if row.encoded_key != encoded:
             raise self.records.error(self._no_key_change(old, row.record), self._changed_key_field(changes))
         if self.schema.indexes:
