@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_drivers import DRIVERS
 from model_tables import CLASSES, FIELDS, make_table, plain
+from txn_world import Fault, Store
 
 from pytikv.model import Desc, RowExists, UniqueViolation
 from pytikv.model.tuples import encode
+from pytikv.testing.sim import World
 
 IDS = st.integers(-1, 2)
 FLOATS = st.sampled_from([0.0, -1.5, 2, 1e300])
@@ -211,6 +213,8 @@ class Player:
         found.pop(low + encode(("user", 2)), None)  # the catalog's row
         assert sorted(found) == sorted([*expected, *entries])
         assert {key: found[key] for key in entries} == entries
+        if self.driver.db is None:
+            return
         report = self.driver.do(self.table.check(self.driver.db))
         assert report.is_sound, report
         assert report.rows == len(rows)
@@ -236,6 +240,59 @@ def test_a_table_does_what_a_dictionary_does(
         play(driver, kind, codec, options, transactions)
     finally:
         driver.close()
+
+
+class Simulated:
+    """A client in virtual time whose requests get lost."""
+
+    db = None
+
+    def __init__(self, world: World, borders: list[bytes], faults: list[Fault]) -> None:
+        self._store = Store(world)
+        self._store.split(*borders)
+        self._node = self._store.node()
+        self._node.faults = faults
+
+    def do(self, answer: Any) -> Any:
+        async def wait() -> Any:
+            return await answer
+
+        return self._store.run(wait(), self._node)
+
+    def begin(self, **options: Any) -> Any:
+        return self.do(self._node.begin(**options))
+
+    def rows(self, query: Any) -> list[Any]:
+        async def collect() -> list[Any]:
+            return [one async for one in query]
+
+        return self.do(collect())  # type: ignore[no-any-return]
+
+
+FAULTS = st.lists(
+    st.builds(
+        Fault,
+        st.sampled_from(
+            ["KvGet", "KvBatchGet", "KvPrewrite", "KvCommit", "KvPessimisticLock", "KvPessimisticRollback"]
+        ),
+        st.sampled_from(["drop request", "drop answer", "stale"]),
+        st.integers(0, 5),
+    ),
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@settings(max_examples=40)
+@given(options=OPTIONS, transactions=TRANSACTIONS, faults=FAULTS, borders=st.sets(IDS, max_size=2))
+def test_a_table_whose_requests_get_lost_does_what_a_dictionary_does(
+    kind: str, options: dict[str, Any], transactions: Any, faults: list[Fault], borders: set[int]
+) -> None:
+    prefix = b"twin %d/" % next(_numbers)
+    cuts = [prefix + encode(("user", 0, border)) for border in borders] + [prefix + encode(("user", "email"))]
+    with World(1) as world:
+        driver = Simulated(world, cuts, faults)
+        Player(driver, make_table(kind, prefix=prefix, **options)).play(transactions)
 
 
 @pytest.mark.process
