@@ -270,6 +270,24 @@ def test_a_sale(db: pytikv.TransactionClient, strategy: str) -> None:
     assert report.buyers_a_flight == 4
 
 
+def test_a_sale_goes_on_where_the_store_has_no_time_for_an_audit(
+    db: pytikv.TransactionClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, asked = seats.audit, []
+
+    def busy(snapshot: pytikv.Snapshot, sale: seats.Sale) -> list[str]:
+        asked.append(sale)
+        if len(asked) == 1:
+            raise pytikv.Overloaded("no place became free in time")
+        return honest(snapshot, sale)
+
+    monkeypatch.setattr(seats, "audit", busy)
+    report = seats.sell(db, dataclasses.replace(SALE, think_s=0.001))
+    assert report.ok
+    assert report.sold == report.seats
+    assert report.audits == len(asked) - 1 >= 1
+
+
 @pytest.mark.parametrize(
     ("tamper", "finding"),
     [

@@ -55,7 +55,8 @@ OPTIONS = "rpc_timeout=0.5&breaker.min_calls=3&breaker.window_s=3&retry_budget=o
 @contextlib.contextmanager
 def demo(url: str) -> Iterator[str]:
     """The demonstration, while it goes on; gives the address of its metrics."""
-    command = [sys.executable, "-m", "pytikv", "demo", "--url", f"{url}?{OPTIONS}", "--rows", "200", "--buyers", "16"]
+    command = [sys.executable, "-m", "pytikv", "demo", "--url", f"{url}?{OPTIONS}", "--rows", "200"]
+    command += ["--buyers", "8", "--seats", "24"]
     process = subprocess.Popen(
         [*command, "--serve-metrics", "0", "--keep", "300"],
         stdout=subprocess.DEVNULL,
