@@ -286,6 +286,17 @@ def test_what_is_too_large_leaves_nothing_of_its_row() -> None:
                 txn.rollback()
 
 
+def test_keys_that_are_too_long(txn: Any) -> None:
+    table = make_table("dataclass", groups=True, prefix=b"groups")
+    with pytest.raises(RowError, match=r"table 'user' cannot put 'e{59}\.\.\. into index 'email': .* of 70021 bytes"):
+        table.put(txn, DataUser(1, "e" * 70_000))
+    by_name = Table("name", DataUser, key="note", groups={"g": ["photo"]})
+    with pytest.raises(RowError, match=r"table 'name' cannot put 'n{59}\.\.\. into its key"):
+        by_name.insert(txn, DataUser(1, note="n" * 65_300))
+    by_name.insert(txn, DataUser(1, note="n" * 65_200))
+    assert len(list(txn.scan())) == 2
+
+
 # --- declarations -----------------------------------------------------------------------------------------------------
 
 

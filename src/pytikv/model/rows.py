@@ -24,15 +24,16 @@ import contextlib
 import dataclasses
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from pytikv.client.txn.buffer import MAX_KEY_BYTES
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
 from pytikv.model.catalog import Catalog
 from pytikv.model.changes import Changes, Differ
 from pytikv.model.codecs import RowCodec
-from pytikv.model.errors import RowExists, UniqueViolation, shown
+from pytikv.model.errors import RowError, RowExists, UniqueViolation, shown
 from pytikv.model.layout import Entry, Layout
 from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, TableSchema
@@ -40,6 +41,9 @@ from pytikv.model.schema import IndexSchema, TableSchema
 __all__ = ["NewRow", "Reader", "Rows"]
 
 R = TypeVar("R")
+
+_LONGEST: Final = MAX_KEY_BYTES - 256
+"""Of stored keys; leaves room for a group's name and the shard."""
 
 Reader = AsyncTransaction | AsyncSnapshot
 """Whatever rows can be read from."""
@@ -237,7 +241,17 @@ class Rows(Generic[R]):
         key = self.layout.key_of(record)
         encoded = self.layout.encoded_key(key)
         entries = self.differ.entries(record, encoded, key) if self.schema.indexes else {}
-        return NewRow(record, key, encoded, self.layout.row_key(encoded), entries)
+        row_key = self.layout.row_key(encoded)
+        if len(row_key) > _LONGEST:
+            raise self._too_long("its key", self._shown_key(key), len(row_key))
+        for entry in entries.values():
+            if len(entry.key) > _LONGEST:
+                raise self._too_long(f"index {entry.index_name!r}", self._shown_key(entry.values), len(entry.key))
+        return NewRow(record, key, encoded, row_key, entries)
+
+    def _too_long(self, what: str, value: Any, size: int) -> RowError:
+        text = f"cannot put {shown(value)} into {what}: that makes a stored key of {size} bytes, more than {_LONGEST}"
+        return self.records.error(text)
 
     def _plan(
         self, row: NewRow[R], old: Any, seen: dict[bytes, bytes], writes: _Writes, shared: Mapping[bytes, Entry]
