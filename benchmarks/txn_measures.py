@@ -128,12 +128,14 @@ def _count(server: harness.Server, worker: Worker, case: str, delay_s: float, co
     worker.run(case, 1)  # regions and connections are known from here on
     time.sleep(_BACKGROUND_TRIPS * delay_s)
     server.requests()
-    answer = worker.run(case, counted)
+    # The quickest counts: a machine that is busy only ever adds to the time.
+    seconds = min(worker.run(case, 1)["seconds"] for _ in range(counted))
     time.sleep(_BACKGROUND_TRIPS * delay_s)
     requests = server.requests()
-    requests.pop("BatchCommands", None)
+    for background in ("BatchCommands", "GetGCSafePoint", "GetStore"):
+        requests.pop(background, None)
     each = ", ".join(f"{name} {number / counted:g}" for name, number in sorted(requests.items()))
-    return round(answer["seconds"] / counted / delay_s), f"requests: {each}"
+    return round(seconds / delay_s), f"requests: {each}"
 
 
 def begins(net: Network) -> list[Line]:
