@@ -492,3 +492,22 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == "closed closed done\n", done.stderr
+
+
+@pytest.mark.parametrize("options", [{}, {"pessimistic": True}, {"pipelined": True}])
+def test_puts_keep_their_rules_whether_driven_or_not(options: dict[str, Any]) -> None:
+    anything: Any = None
+    with pytikv.TransactionClient.connect("embedded://:memory:") as db:
+        txn = db.begin(**options)
+        with pytest.raises(pytikv.WrongType, match="key"):
+            txn.put(anything, b"v")
+        with pytest.raises(pytikv.WrongType, match="value"):
+            txn.put(b"k", anything)
+        txn.put(b"k", b"v")
+        txn.commit()
+        with pytest.raises(pytikv.InvalidArgument, match="transaction"):
+            txn.put(b"k", b"w")
+        assert db.snapshot().get(b"k") == b"v"
+        open_txn = db.begin(**options)
+    with pytest.raises(pytikv.ClientClosed):
+        open_txn.put(b"k", b"w")

@@ -163,6 +163,11 @@ class CallerRuntime:
         self._finalizer.atexit = False  # one hook of ours stops all of them
         _runtimes.add(self)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `run` raises ClientClosed."""
+        return self._dead is not None
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Drive `coroutine` in this thread and return its value or raise its error.
 

@@ -3,7 +3,7 @@
 There is no loop thread in between (`rt.caller`). Any number of threads may use one client and one snapshot at once; a
 transaction serves one thread at a time, and a scan belongs to the thread that iterates. Signatures and docstrings are
 the twins'; a test holds the classes together. `run` and `attempts` call back into the program, so they cannot be driven
-and are written out, on the same rules (`attempts`).
+and are written out, on the same rules (`attempts`). A `put` that has nothing to wait for is carried out directly.
 """
 
 from __future__ import annotations
@@ -89,6 +89,11 @@ class Transaction:
         """Whether it locks keys as it writes them."""
         return self._core.is_pessimistic
 
+    @property
+    def is_pipelined(self) -> bool:
+        """Whether writes are sent to the stores as they come."""
+        return self._core.is_pipelined
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def get(self, key: bytes) -> bytes | None:
@@ -139,7 +144,9 @@ class Transaction:
         Raises TransactionTooLarge. An empty value is a value (other clients may read it as no value at all), except in
         a pipelined transaction, which refuses it.
         """
-        self._rt.run(self._core.put(key, value))
+        core = self._core
+        if self._rt.is_closed or not core._put_at_once(key, value):
+            self._rt.run(core.put(key, value))
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Write a pair whose key must not exist. Raises KeyExists: at once where this transaction knows of the key, or

@@ -354,6 +354,16 @@ class AsyncTransaction:
         with self._life:
             await self._write(key, None)
 
+    def _put_at_once(self, key: bytes, value: bytes) -> bool:
+        """As `put`, where nothing can be to wait for, neither a lock nor a flush; else do nothing and return False."""
+        if self._locks is not None or self._pipeline is not None:
+            return False
+        check_key(key)
+        check_value(value)
+        with self._life:
+            self._buffer.put(key, value)
+        return True
+
     async def _write(self, key: bytes, value: bytes | None, *, must_not_exist: bool = False) -> None:
         buffer = self._buffer
         if self._pipeline is not None and value == b"":
