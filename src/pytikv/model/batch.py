@@ -131,7 +131,7 @@ class AsyncBatchWriter:
         """Add a record as `put` does, and write nothing."""
         rows = table.rows
         row = rows.new_row(record)
-        changes = rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries)
+        row.fresh = changes = rows.differ.put(None, row.record, row.encoded_key, row.key, row.entries)
         exclusive = frozenset((row.row_key, *(entry.key for entry in changes.exclusive)))
         size = sum(map(len, changes.puts)) + sum(map(len, changes.puts.values()))
         key = row.key[0] if len(row.key) == 1 else row.key
@@ -232,6 +232,8 @@ async def _insert(txn: AsyncTransaction, operations: Sequence[_Operation]) -> No
     for operation in operations:
         if operation.row is None:
             await operation.table.rows.delete(txn, (operation.key,))
+        if txn._write_at_once(operation.puts, operation.exclusive):
+            continue
         for key, value in operation.puts.items():
             if key in operation.exclusive:
                 await txn.insert(key, value)

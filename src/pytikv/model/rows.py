@@ -58,6 +58,8 @@ class NewRow(Generic[R]):
     encoded_key: bytes
     row_key: bytes
     entries: dict[bytes, Entry]
+    fresh: Changes | None = None
+    """What it changes where there is no such row yet, if that is known already."""
 
 
 class _Place(NamedTuple):
@@ -257,7 +259,9 @@ class Rows(Generic[R]):
         self, row: NewRow[R], old: Any, seen: dict[bytes, bytes], writes: _Writes, shared: Mapping[bytes, Entry]
     ) -> None:
         """Add to `writes` what a row changes, and to `seen` what rows that follow it would see."""
-        changes = self.differ.put(old, row.record, row.encoded_key, row.key, row.entries)
+        changes = row.fresh if old is None and not shared else None
+        if changes is None:
+            changes = self.differ.put(old, row.record, row.encoded_key, row.key, row.entries)
         for entry in changes.exclusive:
             if self._is_anothers(entry, row.encoded_key, seen):
                 raise self.violation(entry)
@@ -307,6 +311,8 @@ class Rows(Generic[R]):
 
     async def _write(self, txn: AsyncTransaction, writes: _Writes) -> None:
         """Write all, or nothing where a write is refused (too large, locked by another)."""
+        if txn._write_at_once(writes):
+            return
         if txn.is_pessimistic and len(writes) > 1:
             await txn.lock_keys(list(writes))  # those that are not yet, in one request
         with contextlib.nullcontext() if txn.is_pipelined or len(writes) == 1 else txn.savepoint():

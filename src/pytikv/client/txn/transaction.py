@@ -27,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -362,6 +362,25 @@ class AsyncTransaction:
         check_value(value)
         with self._life:
             self._buffer.put(key, value)
+        return True
+
+    def _write_at_once(self, writes: Mapping[bytes, bytes | None], new: Container[bytes] = ()) -> bool:
+        """Write many, all or none, as `put`, `delete` (of None) and `insert` (of those in `new`) do, where there can be
+        nothing to wait for, neither a lock nor a flush; else do nothing and return False. Keys and values are bytes."""
+        if self._locks is not None or self._pipeline is not None:
+            return False
+        buffer = self._buffer
+        with self._life, Savepoint(buffer):
+            for key, value in writes.items():
+                if value is None:
+                    buffer.delete(key)
+                elif key in new:
+                    entry = buffer.written(key)
+                    if entry is not None and entry.found is not None:
+                        raise self._exists(key)
+                    buffer.put(key, value, add_flags=MUST_NOT_EXIST if entry is None else 0)
+                else:
+                    buffer.put(key, value)
         return True
 
     async def _write(self, key: bytes, value: bytes | None, *, must_not_exist: bool = False) -> None:
