@@ -51,7 +51,7 @@ def demo(
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to load of each table at most; none: all.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Transactions on their way at once while loading.")] = 4,
     buyers: Annotated[int, typer.Option(min=0, max=256, help="Buyers of seats at once; 0: no sale.")] = 32,
-    seats: Annotated[int, typer.Option(min=1, help="Seats on offer in each sale, about.")] = 800,
+    seats: Annotated[int, typer.Option(min=1, help="Seats on offer in each sale, about.")] = 640,
     svg: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Draw throughput by contention there, as SVG.")
     ] = None,

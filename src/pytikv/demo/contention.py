@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["SEATS", "STRATEGIES", "compare", "levels", "throughputs"]
 
 _LEVELS: Final = 4
-SEATS: Final = 800
+SEATS: Final = 640
 
 
 def levels(buyers: int, flights: int) -> list[int]:

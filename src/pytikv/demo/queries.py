@@ -26,7 +26,7 @@ __all__ = ["COUNTRY_ROWS", "COVERED", "GET_MANY_KEYS", "PAGE_ROWS", "STAGE_SECON
 
 GET_MANY_KEYS: Final = 100
 PAGE_ROWS: Final = 25
-STAGE_SECONDS: Final = 4.0
+STAGE_SECONDS: Final = 3.0
 COUNTRY_ROWS: Final = 50
 _NEW_CARRIER: Final = "ZZ"
 _NEW_DAY: Final = datetime.date(2014, 1, 1)
