@@ -3,10 +3,10 @@
 All go over the rows (`walk`), batch by batch, and can be stopped and begun again at any moment.
 
 * **build**: each step puts the entries of some rows and locks the rows themselves. Writers keep the index already
-  (`catalog`): one who changes a row's entries meanwhile writes the same keys, so that the step conflicts and is repeated
-  with the row as it is then (and so is, by the locks, a step that meets a writer who does not know the index yet). So
-  no entry is missing and none is left over at the end. A unique index that finds two rows with one
-  value stops with UniqueViolation; the rows are there for their owner to mend, and the next build goes on from there.
+  (`catalog`): one who changes a row's entries meanwhile writes the same keys, so that the step conflicts and is
+  repeated with the row as it is then (and so is, by the locks, a step that meets a writer who does not know the index
+  yet). So no entry is missing and none is left over at the end. A unique index that finds two rows with one value
+  stops with UniqueViolation; the rows are there for their owner to mend, and the next build goes on from there.
 * **check**: compares rows with entries of the indexes that are ready, both ways, each batch at one snapshot. What it
   finds is looked at again in a transaction before it is repaired, since it may have been mended meanwhile. An entry
   that two rows claim stays with the one that has it.

@@ -10,132 +10,304 @@ transaction), or change it by `Table.update`: in a pessimistic transaction a pla
 begin, and a write upon that undoes what others have written since.
 
 So written, both strategies guarantee the same, snapshot isolation with no lost update. They differ in price: an
-optimistic transaction costs nothing extra until it meets another and then all of its work again; a pessimistic one
-costs a request for its locks always, and a wait where it meets another. `Adaptive` measures both, for each range of
-keys, as the seconds that a success takes, repetitions included, and goes by the lower mean; the other one is tried now
-and then.
+optimistic transaction costs nothing extra until it meets another and then all of its work again, after a wait; a
+pessimistic one costs a request for its locks always, and a wait where it meets another.
+
+`Adaptive` keeps for each range of keys its *heat*: how often optimistic transactions were repeated there of late.
+Ranges of like heat are one class (`Estimate`), which learns for all of them, as no single key is used often enough:
+
+    cold (repeated less than once in 50)    optimistic, nothing is tried
+    warm, hot                               the way that costs less; now and then a trial of the other, ever more seldom
+
+A way's cost is the mean time of a success, repetitions and waits included, taken by Little's law: transactions in
+flight, on the average, by successes a second. For a fixed number of workers the lower cost is the higher throughput,
+and a few that starve in a wait weigh as they should, though they do not end while they are looked at. All of a class
+change over together, and what is seen right after that, of both kinds mixed, is left out.
+
+Pessimistic transactions have no conflicts to count: a range cools down with each of them that is alone there, as far as
+this program knows, and so comes to be optimistic again. The last half of the tries of an optimistic transaction are
+pessimistic, so that none fails where the other way does not.
+
+Limits: a change of the load is noticed after some hundreds of transactions of a class; what else slows the store down
+during a trial is blamed on the strategy, until the next trial; several keys are judged by the least alone.
 """
 
 from __future__ import annotations
 
+import bisect
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar, overload
 
+from pytikv.client.arguments import check_count
 from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
-from pytikv.errors import WrongType
+from pytikv.errors import InvalidArgument, TikvError, WriteConflict, WrongType
 from pytikv.rt.locks import mutex
 
 __all__ = ["Adaptive", "Estimate", "optimistic", "pessimistic"]
 
-_MEMORY: Final = 0.8
-_TRY_EVERY: Final = 32
-_LEARN: Final = 3
+T = TypeVar("T")
+
+_MEMORY: Final = 0.9
+_CLASSES: Final = (0.02, 0.5)
+_TRIAL: Final = 128
+_TRIAL_SHARE: Final = 16
+_MIXED: Final = 24
+_SHORTEST: Final = 512
+_LONGEST: Final = 16_384
+_MARGIN: Final = 1.1
+_CHANGE: Final = 2.0
 _RANGES_KEPT: Final = 4096
-_MARGIN: Final = 1.02
 
 
+@overload
+def optimistic(db: TransactionClient, fn: Callable[..., T], *args: Any, attempts: int = 10) -> T: ...
+@overload
+def optimistic(
+    db: AsyncTransactionClient, fn: Callable[..., Awaitable[T]], *args: Any, attempts: int = 10
+) -> Awaitable[T]: ...
 def optimistic(db: Any, fn: Callable[..., Any], *args: Any, attempts: int = 10) -> Any:
     """Run `fn(txn, *args)` in an optimistic transaction, repeated after conflicts; returns its answer."""
     return db.run(fn, *args, attempts=attempts, pessimistic=False)
 
 
+@overload
+def pessimistic(db: TransactionClient, fn: Callable[..., T], *args: Any, attempts: int = 10) -> T: ...
+@overload
+def pessimistic(
+    db: AsyncTransactionClient, fn: Callable[..., Awaitable[T]], *args: Any, attempts: int = 10
+) -> Awaitable[T]: ...
 def pessimistic(db: Any, fn: Callable[..., Any], *args: Any, attempts: int = 10) -> Any:
     """Run `fn(txn, *args)` in a pessimistic transaction, repeated after deadlocks; returns its answer."""
     return db.run(fn, *args, attempts=attempts, pessimistic=True)
 
 
-class Estimate:
-    """What the two strategies cost in one range of keys. Pure.
+class Range:
+    """What is known of one range of keys."""
 
-    The means follow the present: each new time weighs a fifth. Every `_TRY_EVERY`-th choice goes to the other strategy,
-    less often (up to eight times) the more it costs.
-    """
-
-    __slots__ = ("_chosen", "_means", "_seen")
+    __slots__ = ("heat", "running")
 
     def __init__(self) -> None:
-        self._means = [0.0, 0.0]
-        self._seen = [0, 0]
-        self._chosen = 0
+        self.heat = 0.0
+        self.running = 0
 
-    def choose(self) -> bool:
+    @property
+    def class_number(self) -> int:
+        """The number of its class; 0: cold."""
+        return bisect.bisect(_CLASSES, self.heat)
+
+    def end(self, is_pessimistic: bool, repeated: int) -> None:
+        """Take in that a transaction ended, after how many repetitions."""
+        self.running -= 1
+        if not is_pessimistic:
+            self.heat = _MEMORY * self.heat + (1 - _MEMORY) * min(repeated, 10)
+        elif not self.running:
+            self.heat *= _MEMORY
+
+
+class Estimate:
+    """What the two strategies cost in one class of ranges, and which is to be taken. Pure: times come in."""
+
+    __slots__ = ("_area", "_done", "_interval", "_is_trial", "_left", "_mixed", "_now", "_running", "_verdict", "_way")
+
+    def __init__(self) -> None:
+        self._way = False  # the present way: whether pessimistic
+        self._is_trial = False
+        self._left = _SHORTEST  # transactions to begin until the next trial, or its end
+        self._mixed = _MIXED  # those to begin until what is seen is of the present way alone
+        self._interval = _SHORTEST
+        self._verdict = 0.0  # the cost of the better way, when it was found to be that
+        self._running = 0
+        self._now = 0.0
+        self._area = [0.0, 0.0]  # seconds in flight, and successes, of either way
+        self._done = [0, 0]
+
+    @property
+    def is_pessimistic(self) -> bool:
+        """Whether the pessimistic way is the better one, by what is known."""
+        return self._way is not self._is_trial
+
+    def begin(self, now: float) -> bool:
         """Return whether the next transaction is pessimistic."""
-        self._chosen += 1
-        for strategy in (0, 1):
-            if self._seen[strategy] < _LEARN:
-                # Learn of the optimistic way first: where nothing conflicts it is the better one, and the common case.
-                return bool(strategy)
-        better = self._means[1] * _MARGIN < self._means[0]
-        other = self._means[not better]
-        rarity = min(8, max(1, round(other / max(self._means[better], 1e-9))))
-        if self._chosen % (_TRY_EVERY * rarity) == 0:
-            return not better
-        return better
+        self._pass(now)
+        if self._left <= 0:
+            self._decide()
+        self._left -= 1
+        self._mixed -= 1
+        self._running += 1
+        return self._way
 
-    def learn(self, is_pessimistic: bool, seconds: float) -> None:
-        """Take in what a success, with its tries, took."""
-        seen = self._seen[is_pessimistic]
-        mean = self._means[is_pessimistic]
-        self._means[is_pessimistic] = seconds if not seen else _MEMORY * mean + (1 - _MEMORY) * seconds
-        self._seen[is_pessimistic] = seen + 1
+    def end(self, now: float) -> None:
+        """Take in that a transaction ended."""
+        self._pass(now)
+        self._running -= 1
+        if self._mixed > 0:
+            return
+        self._done[self._way] += 1
+        if not self._is_trial and self._done[self._way] >= _SHORTEST:  # the past fades
+            self._done[self._way] //= 2
+            self._area[self._way] /= 2
+            self._notice_change()
+
+    def _pass(self, now: float) -> None:
+        if self._mixed <= 0:
+            self._area[self._way] += self._running * (now - self._now)
+        self._now = now
+
+    def _cost(self, way: bool) -> float:
+        return self._area[way] / max(1, self._done[way])
+
+    def _notice_change(self) -> None:
+        """Have a trial soon where the present way costs much more or less than when it was chosen."""
+        cost = self._cost(self._way)
+        if self._verdict and not self._verdict / _CHANGE < cost < self._verdict * _CHANGE:
+            self._verdict = 0.0
+            self._interval = _SHORTEST
+            self._left = min(self._left, _SHORTEST)
+
+    def _decide(self) -> None:
+        if not self._is_trial:
+            self._turn(is_trial=True, left=_MIXED + max(_TRIAL, self._interval // _TRIAL_SHARE))
+        elif self._done[self._way] < _TRIAL // 2:
+            self._left = _TRIAL // 4  # too few have ended
+        else:
+            loser = not self._way
+            if self._cost(self._way) * _MARGIN < self._cost(loser):
+                self._interval = _SHORTEST  # see soon whether that was so
+                self._is_trial, self._left = False, self._interval
+            else:
+                self._turn(is_trial=False, left=self._interval)
+                self._interval = min(_LONGEST, 2 * self._interval)
+            self._verdict = self._cost(self._way)
+
+    def _turn(self, *, is_trial: bool, left: int) -> None:
+        """Go the other way; what is known of it is forgotten if it is to be tried."""
+        self._way, self._is_trial, self._left, self._mixed = not self._way, is_trial, left, _MIXED
+        if is_trial:
+            self._area[self._way], self._done[self._way] = 0.0, 0
 
 
 class Adaptive:
     """Runs transactions by the strategy that costs less for their keys at present. Safe for all threads and tasks.
 
-    attempts: tries of each transaction. near: how many bytes at the end of a key to leave out when keys are put
-    together in ranges; 0: each key is measured by itself (by a hash, in 4096 ranges).
+    attempts: tries of each transaction, 1 to 1000. near: how many bytes at the end of a key to leave out when keys are
+    put together in ranges; 0: each key is measured by itself (by a hash, in 4096 ranges). Transactions without keys are
+    one range.
     """
 
-    def __init__(self, db: Any, *, attempts: int = 20, near: int = 0) -> None:
+    def __init__(self, db: TransactionClient | AsyncTransactionClient, *, attempts: int = 20, near: int = 0) -> None:
         if not isinstance(db, (TransactionClient, AsyncTransactionClient)):
             raise WrongType(f"Adaptive works with a transaction client, not {type(db).__name__}")
-        self._db = db
-        self._attempts = attempts
-        self._near = near
-        self._estimates: dict[int, Estimate] = {}  # at most _RANGES_KEPT and one
+        self._db: Any = db
+        self._attempts = check_count("attempts", attempts, low=1, high=1000)
+        self._near = check_count("near", near, low=0)
+        self._ranges: dict[int, Range] = {}  # at most _RANGES_KEPT and one
+        self._estimates = [Estimate() for _ in range(len(_CLASSES) + 1)]
         self._lock = mutex()
 
-    def run(self, fn: Callable[..., Any], *args: Any, keys: Sequence[bytes] = ()) -> Any:
-        """Run `fn(txn, *args)`; `keys`: what it will write, as far as that is known. Returns its answer."""
+    def run(self, fn: Callable[..., T], *args: Any, keys: Sequence[bytes] = ()) -> T:
+        """Run `fn(txn, *args)`; `keys`: what it will write, as far as that is known.
+
+        Returns its answer; with an asynchronous client, where `fn` is a coroutine function, a coroutine of it.
+        """
         if isinstance(self._db, AsyncTransactionClient):
-            return self._run_async(self._db, fn, args, keys)
-        estimate, way = self._choose(keys)
-        rt = self._db._rt
-        began = rt.now()
-        answer = self._db.run(fn, *args, attempts=self._attempts, pessimistic=way)
-        self._learn(estimate, way, rt.now() - began)
-        return answer
+            running: Any = self._run_async(self._db, fn, args, keys)
+            return running  # type: ignore[no-any-return]
+        course = _Course(self, keys, self._db._rt, self._attempts)
+        try:
+            for attempts, is_pessimistic in course.stretches():
+                try:
+                    return self._db.run(course.counted(fn), *args, attempts=attempts, pessimistic=is_pessimistic)  # type: ignore[no-any-return]
+                except TikvError as error:
+                    course.check(error)
+        finally:
+            course.end()
+        raise course.last()
 
     async def _run_async(
         self, db: AsyncTransactionClient, fn: Callable[..., Any], args: tuple[Any, ...], keys: Sequence[bytes]
     ) -> Any:
-        estimate, way = self._choose(keys)
-        rt = db._backend.rt
-        began = rt.now()
-        answer = await db.run(fn, *args, attempts=self._attempts, pessimistic=way)
-        self._learn(estimate, way, rt.now() - began)
-        return answer
-
-    def _choose(self, keys: Sequence[bytes]) -> tuple[Estimate, bool]:
-        number = self._range_of(keys)
-        with self._lock:
-            estimate = self._estimates.setdefault(number, Estimate())
-            return estimate, estimate.choose()
-
-    def _learn(self, estimate: Estimate, is_pessimistic: bool, seconds: float) -> None:
-        with self._lock:
-            estimate.learn(is_pessimistic, seconds)
+        course = _Course(self, keys, db._backend.rt, self._attempts)
+        try:
+            for attempts, is_pessimistic in course.stretches():
+                try:
+                    return await db.run(course.counted(fn), *args, attempts=attempts, pessimistic=is_pessimistic)
+                except TikvError as error:
+                    course.check(error)
+        finally:
+            course.end()
+        raise course.last()
 
     def is_pessimistic(self, keys: Sequence[bytes] = ()) -> bool | None:
-        """Tell which way keys go at present; None where nothing is known of them."""
-        estimate = self._estimates.get(self._range_of(keys))
-        return None if estimate is None else estimate._means[1] * _MARGIN < estimate._means[0]
+        """Tell which way keys go at present, trials apart; None where nothing is known of them."""
+        place = self._ranges.get(self._range_of(keys))
+        return None if place is None else self._class_of(place).is_pessimistic
+
+    def _class_of(self, place: Range) -> Estimate:
+        return self._estimates[place.class_number]
+
+    def _begin(self, keys: Sequence[bytes], now: float) -> tuple[Range, Estimate | None, bool]:
+        number = self._range_of(keys)
+        with self._lock:
+            place = self._ranges.setdefault(number, Range())
+            place.running += 1
+            estimate = self._class_of(place) if place.class_number else None
+            return place, estimate, estimate is not None and estimate.begin(now)
+
+    def _end(self, place: Range, estimate: Estimate | None, is_pessimistic: bool, now: float, repeated: int) -> None:
+        with self._lock:
+            place.end(is_pessimistic, repeated)
+            if estimate is not None:
+                estimate.end(now)
 
     def _range_of(self, keys: Sequence[bytes]) -> int:
         if not keys:
             return -1
         key = min(keys)
-        return zlib.crc32(key[: len(key) - self._near] if self._near else key) % _RANGES_KEPT
+        if not isinstance(key, bytes):
+            raise InvalidArgument(f"keys are bytes, not {type(key).__name__}")
+        return zlib.crc32(key[: max(0, len(key) - self._near)] if self._near else key) % _RANGES_KEPT
+
+
+class _Course:
+    """One transaction on its way: optimistic tries, perhaps, then pessimistic ones."""
+
+    def __init__(self, adaptive: Adaptive, keys: Sequence[bytes], rt: Any, attempts: int) -> None:
+        self._adaptive = adaptive
+        self._rt = rt
+        self._attempts = attempts
+        self._tries = 0
+        self._error: TikvError | None = None
+        self._place, self._estimate, self._way = adaptive._begin(keys, rt.now())
+
+    def stretches(self) -> list[tuple[int, bool]]:
+        """Return how many tries to make in which way, one after the other."""
+        if self._way or self._attempts < 2:
+            return [(self._attempts, self._way)]
+        half = self._attempts // 2
+        return [(half, False), (self._attempts - half, True)]
+
+    def counted(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `fn`, counted."""
+
+        def count(*args: Any) -> Any:
+            self._tries += 1
+            return fn(*args)
+
+        return count
+
+    def check(self, error: TikvError) -> None:
+        """Raise an error but for a lost conflict of optimistic tries, behind which pessimistic ones follow."""
+        if not isinstance(error, WriteConflict) or self._tries >= self._attempts or self._way:
+            raise error
+        self._error = error
+
+    def last(self) -> TikvError:
+        """Return the last error."""
+        assert self._error is not None
+        return self._error
+
+    def end(self) -> None:
+        """Tell the estimate."""
+        self._adaptive._end(self._place, self._estimate, self._way, self._rt.now(), self._tries - 1)
