@@ -9,13 +9,15 @@ Reading costs `shards` keys in one request. The number of parts may be raised la
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, overload
 
 from pytikv.client.arguments import check_count
+from pytikv.client.txn.blocking import Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
-from pytikv.model.patterns.drive import in_client, in_transaction, name_key
+from pytikv.model.patterns.drive import BlockingReader, in_client, in_transaction, name_key
 from pytikv.model.rows import Reader
 from pytikv.model.tuples import decode, encode
 
@@ -33,18 +35,30 @@ class Counter:
         self._keys = [self._head + encode((shard,)) for shard in range(shards)]
         self.name = name
 
+    @overload
+    def add(self, txn: Transaction, amount: int = 1) -> None: ...
+    @overload
+    def add(self, txn: AsyncTransaction, amount: int = 1) -> Coroutine[Any, Any, None]: ...
     def add(self, txn: Any, amount: int = 1) -> Any:
         """Add `amount`, which may be negative, in a transaction. With an asynchronous one a coroutine."""
         if isinstance(amount, bool) or not isinstance(amount, int):
             raise WrongType(f"a counter counts in ints, not {type(amount).__name__}")
         return in_transaction(txn, self._add, amount)
 
+    @overload
+    def add_now(self, db: TransactionClient, amount: int = 1) -> None: ...
+    @overload
+    def add_now(self, db: AsyncTransactionClient, amount: int = 1) -> Coroutine[Any, Any, None]: ...
     def add_now(self, db: Any, amount: int = 1) -> Any:
         """Add `amount` in a transaction of its own, repeated where others are faster."""
         if isinstance(amount, bool) or not isinstance(amount, int):
             raise WrongType(f"a counter counts in ints, not {type(amount).__name__}")
         return in_client(db, self._add_now, amount)
 
+    @overload
+    def value(self, txn: BlockingReader) -> int: ...
+    @overload
+    def value(self, txn: Reader) -> Coroutine[Any, Any, int]: ...
     def value(self, txn: Any) -> Any:
         """Return the sum, as a transaction or snapshot sees it. With an asynchronous one a coroutine."""
         return in_transaction(txn, self._value)

@@ -10,10 +10,13 @@ from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
+from pytikv.model.tuples import encode
 
-__all__ = ["in_client", "in_transaction", "name_key"]
+__all__ = ["BlockingReader", "in_client", "in_transaction", "name_key"]
 
 T = TypeVar("T")
+
+BlockingReader = Transaction | Snapshot
 
 
 def in_transaction(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
@@ -36,8 +39,6 @@ def in_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, 
 
 def name_key(kind: str, name: str, prefix: bytes) -> bytes:
     """Return the bytes that a named thing's keys begin with. Raises WrongType for a name that is no text."""
-    from pytikv.model.tuples import encode
-
     if not isinstance(name, str) or not name:
         raise WrongType(f"the name of a {kind} is a str that is not empty, not {name!r}")
     if not isinstance(prefix, bytes):

@@ -16,8 +16,10 @@ Nothing runs in the background: whoever wants to keep a lease renews it, a third
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, overload
 
+from pytikv.client.txn.blocking import Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import InvalidArgument, TransactionError
@@ -54,18 +56,34 @@ class Lease:
         self._key = name_key("lease", name, prefix)
         self._ttl_ms = int(ttl_s * 1000)
 
+    @overload
+    def acquire(self, db: TransactionClient) -> bool: ...
+    @overload
+    def acquire(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, bool]: ...
     def acquire(self, db: Any) -> Any:
         """Acquire the lease if it is free or has ended. True: it is held now."""
         return in_client(db, self._acquire)
 
+    @overload
+    def renew(self, db: TransactionClient) -> None: ...
+    @overload
+    def renew(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, None]: ...
     def renew(self, db: Any) -> Any:
         """Hold on for another ttl_s from now. Raises LeaseLost where it has ended or another holds it."""
         return in_client(db, self._renew)
 
+    @overload
+    def release(self, db: TransactionClient) -> None: ...
+    @overload
+    def release(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, None]: ...
     def release(self, db: Any) -> Any:
         """Give the lease up; without effect where it is not held any more."""
         return in_client(db, self._release)
 
+    @overload
+    def guard(self, txn: Transaction) -> None: ...
+    @overload
+    def guard(self, txn: AsyncTransaction) -> Coroutine[Any, Any, None]: ...
     def guard(self, txn: Any) -> Any:
         """Make a transaction commit only if the lease is still held then. Raises LeaseLost at once where it is not."""
         return in_transaction(txn, self._guard)

@@ -9,9 +9,11 @@ transaction that uses it. A commit whose answer was lost loses its block.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, overload
 
 from pytikv.client.arguments import check_count
+from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import CommitUndetermined, StorageError
@@ -37,10 +39,18 @@ class Sequence:
         self._lock = mutex()
         self._next = self._end = 0
 
+    @overload
+    def next(self, db: TransactionClient) -> int: ...
+    @overload
+    def next(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, int]: ...
     def next(self, db: Any) -> Any:
         """Return an id that nobody has had. With an asynchronous client a coroutine."""
         return in_client(db, self._take, 1, first_only=True)
 
+    @overload
+    def next_many(self, db: TransactionClient, count: int) -> list[int]: ...
+    @overload
+    def next_many(self, db: AsyncTransactionClient, count: int) -> Coroutine[Any, Any, list[int]]: ...
     def next_many(self, db: Any, count: int) -> Any:
         """Return `count` ids that nobody has had, ascending, as a list."""
         check_count("count", count, low=1, high=_MAX_BLOCK)

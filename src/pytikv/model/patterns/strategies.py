@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import bisect
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, overload
 
 from pytikv.client.arguments import check_count
@@ -66,7 +66,7 @@ def optimistic(db: TransactionClient, fn: Callable[..., T], *args: Any, attempts
 @overload
 def optimistic(
     db: AsyncTransactionClient, fn: Callable[..., Awaitable[T]], *args: Any, attempts: int = 10
-) -> Awaitable[T]: ...
+) -> Coroutine[Any, Any, T]: ...
 def optimistic(db: Any, fn: Callable[..., Any], *args: Any, attempts: int = 10) -> Any:
     """Run `fn(txn, *args)` in an optimistic transaction, repeated after conflicts; returns its answer."""
     return db.run(fn, *args, attempts=attempts, pessimistic=False)
@@ -77,7 +77,7 @@ def pessimistic(db: TransactionClient, fn: Callable[..., T], *args: Any, attempt
 @overload
 def pessimistic(
     db: AsyncTransactionClient, fn: Callable[..., Awaitable[T]], *args: Any, attempts: int = 10
-) -> Awaitable[T]: ...
+) -> Coroutine[Any, Any, T]: ...
 def pessimistic(db: Any, fn: Callable[..., Any], *args: Any, attempts: int = 10) -> Any:
     """Run `fn(txn, *args)` in a pessimistic transaction, repeated after deadlocks; returns its answer."""
     return db.run(fn, *args, attempts=attempts, pessimistic=True)

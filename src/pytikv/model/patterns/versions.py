@@ -10,8 +10,10 @@ one content. Works in optimistic and pessimistic transactions alike.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar, overload
 
+from pytikv.client.txn.blocking import Transaction
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.model.errors import RowError, shown
 from pytikv.model.patterns.drive import in_transaction
@@ -30,6 +32,12 @@ class StaleRow(RowError):
         self.stored = stored
 
 
+@overload
+def put_version(txn: Transaction, table: Table[R], record: R, *, field: str = "version") -> R: ...
+@overload
+def put_version(
+    txn: AsyncTransaction, table: Table[R], record: R, *, field: str = "version"
+) -> Coroutine[Any, Any, R]: ...
 def put_version(txn: Any, table: Table[R], record: R, *, field: str = "version") -> Any:
     """Write `record` where the stored row has its version, counted up by one; returns the record as it was written.
 
