@@ -1,4 +1,4 @@
-"""Resource groups in simulated time: what flows in is what can be spent, by all clients together, with PD or without."""
+"""Resource groups in simulated time: what flows in is what can be spent, by all clients together, PD there or not."""
 
 from __future__ import annotations
 
