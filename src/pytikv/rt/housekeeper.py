@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pytikv.rt.polling import Pollable, SocketLoop
 from pytikv.rt.sockets import SocketTransport
@@ -172,9 +172,9 @@ class Housekeeper:
 
     def give_back(self, transport: SocketTransport) -> None:
         """Take a transport that a call has ended with."""
-        home = transport.home
+        home: Any = transport.home  # a `SocketLoop`
         if home is not None:
-            cast("SocketLoop", home).drop(transport)
+            home.drop(transport)
             if home is self.loop and self.loop.current is not None:
                 self.loop.current.scope.transports.pop(transport, None)
             transport.home = None

@@ -263,7 +263,8 @@ class Combiner(Generic[Item, Result]):
             else:
                 entry.turn.set_result(result)
         self._pass_on()
-        return cast("Result", answer)
+        mine: Result = answer
+        return mine
 
     async def _run_flush(self, items: list[Item]) -> list[Result]:
         return await self._flush(items)

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 
 __all__ = ["Cancelled", "InvalidState", "Loop", "LoopFuture", "LoopTask", "LoopTimer", "gather", "with_deadline"]
 
@@ -185,7 +185,7 @@ class LoopTask(Generic[T]):
         self.expires: float | None = None
         self.cancels = 0
         self.finished = False
-        self.value: T | None = None
+        self.value: Any = None
         self.error: BaseException | None = None
         self.on_done: Callable[[LoopTask[T]], None] | None = None
 
@@ -197,7 +197,8 @@ class LoopTask(Generic[T]):
         """Return the coroutine's value or raise its error."""
         if self.error is not None:
             raise self.error
-        return cast("T", self.value)
+        value: T = self.value
+        return value
 
     def cancel(self) -> bool:
         """Raise `Cancelled` in the coroutine where it waits, or at its next wait. False when it has ended."""
