@@ -273,14 +273,14 @@ def writers_that_take_others_entries(patch: pytest.MonkeyPatch) -> None:
 def writers_that_do_not_keep_the_index(patch: pytest.MonkeyPatch) -> None:
     from pytikv.model.rows import Rows
 
-    honest = Rows._new
+    honest = Rows.new_row
 
     def new(self: Any, record: Any) -> Any:
         made = honest(self, record)
         made.entries = {key: entry for key, entry in made.entries.items() if entry.index_name != "age"}
         return made
 
-    patch.setattr(Rows, "_new", new)
+    patch.setattr(Rows, "new_row", new)
 
 
 @pytest.mark.parametrize(
