@@ -294,7 +294,6 @@ def test_asyncio(prefix: bytes) -> None:
             plain = Table("person", Person, key="id", prefix=prefix)
             async with db.begin() as txn:
                 await plain.put_many(txn, PEOPLE)
-            nonlocal table
             del plain
             table = indexed(prefix)
             done = await table.build_index(db, "email", batch=9)
@@ -304,5 +303,4 @@ def test_asyncio(prefix: bytes) -> None:
             emptied = await table.truncate(db)
             return [done.rows, report.rows, migrated.changed, states["email"], emptied.changed]
 
-    table: Any = None
     assert asyncio.run(run()) == [30, 30, 0, "ready", 30]

@@ -72,7 +72,7 @@ class _Run(SimulatedRun):
         self.codec = api.v2(api.DEFAULT_KEYSPACE_ID, is_raw=False) if options.api_version == "2" else api.txn_v1()
 
     def make_nemesis(self) -> Any:
-        return _TxnNemesis(self)  # type: ignore[arg-type]
+        return _TxnNemesis(self)
 
     async def prepare(self, here: SimRuntime) -> None:
         async with await self.connect(here, AsyncTransactionClient) as db:

@@ -35,10 +35,10 @@ class Counter:
         self._keys = [self._head + encode((shard,)) for shard in range(shards)]
         self.name = name
 
+    @overload  # this one first: so `db.run(counter.add, 3)` is understood with both kinds of clients
+    def add(self, txn: AsyncTransaction, amount: int = 1) -> Coroutine[Any, Any, None]: ...
     @overload
     def add(self, txn: Transaction, amount: int = 1) -> None: ...
-    @overload
-    def add(self, txn: AsyncTransaction, amount: int = 1) -> Coroutine[Any, Any, None]: ...
     def add(self, txn: Any, amount: int = 1) -> Any:
         """Add `amount`, which may be negative, in a transaction. With an asynchronous one a coroutine."""
         if isinstance(amount, bool) or not isinstance(amount, int):
