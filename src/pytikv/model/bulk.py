@@ -49,7 +49,7 @@ __all__ = ["LoadReport", "Refused", "load"]
 
 R = TypeVar("R")
 
-_WAVE_BYTES: Final = 4 << 20
+_WAVE_BYTES: Final = 512 << 10  # larger ones keep the garbage collector busy with objects that all live
 _CONCURRENCY: Final = 8
 _SAMPLE: Final = 4096
 _MAX_SPLIT: Final = 1024
