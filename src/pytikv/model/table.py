@@ -75,7 +75,7 @@ class Table(Generic[R]):
     groups: large fields to keep apart, as `{"photo": ["photo"]}`: `get(..., fields=[...])` reads no group unasked.
     shards: number of parts (2 to 4096) among which rows are spread by a hash before their keys, against hot spots where
         keys ascend; scans merge them. 0: none.
-    keys: "tuple", or "text" for keys such as `user_1001` and `idx_email_a@b`, with plain values, as other programs write
+    keys: "tuple", or "text" for keys such as `user_1001` and `idx_email_a@b`, with plain values, as other programs have
         them; `text_keys` says what that cannot hold and which ranges it has not.
     version: of the class, written with each value (see `migrate`).
     renamed: fields that were stored under another name, old to new.
