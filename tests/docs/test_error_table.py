@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytikv
 import pytikv.model
+import pytikv.model.patterns
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
 
@@ -22,6 +23,11 @@ def test_the_table_holds_every_error() -> None:
         f"model.{name}": value
         for name in pytikv.model.__all__
         if isinstance(value := getattr(pytikv.model, name), type) and issubclass(value, pytikv.TikvError)
+    }
+    classes |= {
+        f"model.patterns.{name}": value
+        for name in pytikv.model.patterns.__all__
+        if isinstance(value := getattr(pytikv.model.patterns, name), type) and issubclass(value, pytikv.TikvError)
     }
     assert set(rows) == set(classes) - {"TikvError"}
     for name, row in rows.items():

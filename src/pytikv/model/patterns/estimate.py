@@ -29,6 +29,8 @@ _MEMORY: Final = 0.9
 CLASSES: Final = (0.02, 0.5)
 _TRIAL: Final = 128
 _TRIAL_SHARE: Final = 16
+_SURE: Final = 40
+_HOPELESS: Final = 1.4
 _TRIAL_LOSS: Final = 0.03
 _MIXED: Final = 24
 _SHORTEST: Final = 512
@@ -112,10 +114,18 @@ class Estimate:
         if self._mixed > 0:
             return
         self._done[self._way] += 1
+        if self._is_trial and self._way and self._is_hopeless():
+            self._left = 0
         if not self._is_trial and self._done[self._way] >= _SHORTEST:  # the past fades
             self._done[self._way] //= 2
             self._area[self._way] /= 2
             self._notice_change()
+
+    def _is_hopeless(self) -> bool:
+        """Tell whether a trial of the pessimistic way need not go on. (The optimistic one is better than its beginning:
+        waits of those who lose must have grown before the others have peace.)
+        """
+        return self._done[True] >= _SURE and self._cost(True) > _HOPELESS * self._cost(False)
 
     def _pass(self, now: float) -> None:
         if self._mixed <= 0:
@@ -136,7 +146,7 @@ class Estimate:
     def _decide(self) -> None:
         if not self._is_trial:
             self._turn(is_trial=True, left=_MIXED + self._trial_length())
-        elif self._done[self._way] < _TRIAL // 2:
+        elif self._done[self._way] < _SURE:
             self._left = _TRIAL // 4  # too few have ended
         else:
             loser = not self._way
