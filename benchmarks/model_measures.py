@@ -43,7 +43,7 @@ def measure(effort: Effort) -> list[Line]:
 def _network(net: Network) -> list[Line]:
     reads = net.compare(("tables", "get_and_decode"), ("tables", "table_get"))
     writes = net.compare(("tables", "single"), ("tables", "batch_100"), probe=10)
-    raw = net.compare(("tables", "raw_single"), ("tables", "raw_batch_100"), probe=10)
+    raw = net.compare(*(("tables", case) for case in ("raw_single", "raw_batch_100", "raw_batch_100_spread")), probe=10)
     name = "times as fast as 100 single writes"
     return [
         net.against(
@@ -64,6 +64,13 @@ def _network(net: Network) -> list[Line]:
         ),
         net.against(
             raw, f"raw batch of 100 pairs, {name}", "tables/raw_single", "tables/raw_batch_100", goal=15, divisor=0.01
+        ),
+        net.against(
+            raw,
+            f"raw batch of 100 pairs over ten regions, {name}",
+            "tables/raw_single",
+            "tables/raw_batch_100_spread",
+            divisor=0.01,
         ),
     ]
 

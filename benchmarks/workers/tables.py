@@ -82,13 +82,16 @@ def main() -> None:
         for key in loop.take(n):
             raw.put(key, loop.VALUE)
 
-    def raw_batch_100(n: int) -> None:
-        found = itertools.cycle(loop.KEYS)
-        for _ in range(n):
-            with raw.batch() as writer:
-                for key in itertools.islice(found, 100):
-                    writer.put(key, loop.VALUE)
-            assert writer.result.written == 100
+    def raw_batch_100(keys: list[bytes]) -> loop.Case:
+        def run(n: int) -> None:
+            found = itertools.cycle(keys)
+            for _ in range(n):
+                with raw.batch() as writer:
+                    for key in itertools.islice(found, 100):
+                        writer.put(key, loop.VALUE)
+                assert writer.result.written == 100
+
+        return run
 
     def encode(n: int) -> None:
         for number in range(n):
@@ -102,7 +105,8 @@ def main() -> None:
             "insert": insert,
             "batch_100": batch_100,
             "raw_single": raw_single,
-            "raw_batch_100": raw_batch_100,
+            "raw_batch_100": raw_batch_100([loop.key_of(i) for i in range(loop.TXN_KEYS)]),
+            "raw_batch_100_spread": raw_batch_100(loop.KEYS),
             "encode": encode,
         },
         version=pytikv.__version__,

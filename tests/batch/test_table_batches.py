@@ -88,6 +88,22 @@ def test_the_last_operation_on_a_row_counts(driver: Any) -> None:
     assert stored(driver, users) == [user(1, age=50), user(3)]
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_value_moves_from_a_row_that_goes_to_another(driver: Any, is_known: bool) -> None:
+    fill(driver, lambda do, writer: [do(writer.put(users, user(n))) for n in (3, 5, 7)] and None)
+
+    def work(do: Any, writer: Any) -> None:
+        for new, old in ((1, 5), (9, 7)):
+            do(writer.put(users, user(new, email=f"u{old}")))
+            do(writer.delete(users, old))
+        if is_known:
+            do(writer.put(users, user(3)))
+
+    assert fill(driver, work).result.written == 4 + is_known
+    assert {row.id: row.email for row in stored(driver, users)} == {1: "u5", 3: "u3", 9: "u7"}
+    assert driver.do(users.check(driver.db)).is_sound
+
+
 @pytest.mark.parametrize("duplicates", [1, 7])
 def test_a_record_that_is_refused_stands_alone(driver: Any, duplicates: int) -> None:
     def work(do: Any, writer: Any) -> None:
@@ -148,14 +164,14 @@ def test_an_exception_writes_nothing_more(driver: Any) -> None:
 def test_what_is_cut_off_is_in_the_account(
     driver: Any, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
-    apply = batches._apply
+    insert = batches._insert
     calls = 0
     if isinstance(driver, DRIVERS["asyncio"]) and kind is KeyboardInterrupt:
         kind = asyncio.CancelledError  # what a loop makes of it
 
     async def interrupted(txn: Any, operations: Any) -> None:
         nonlocal calls
-        await apply(txn, operations)
+        await insert(txn, operations)
         calls += 1
         if calls == 2:
             raise kind
@@ -164,7 +180,7 @@ def test_what_is_cut_off_is_in_the_account(
     for n in range(256):
         driver.do(writer.put(users, user(n, photo=b"p" * 20_000)))
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "_apply", interrupted)
+        patch.setattr(batches, "_insert", interrupted)
         with pytest.raises(kind):
             driver.do(writer.flush())
     result = writer.result

@@ -12,8 +12,9 @@ that is refused for one of its records (UniqueViolation, RowError) is halved unt
 account names it and all others are written. Each transaction is repeated as `db.run` does; one whose commit is
 undetermined is repeated too, which is safe for puts and deletes of whole rows.
 
-A writer that *expects new* rows (`bulk`) reads nothing: it inserts rows and unique entries, and the store itself
-refuses a key that is there; then that transaction is made anew as a put. After `_KNOWN` of those it expects no more.
+Rows are first expected to be *new*: then nothing is read, rows and unique entries are inserted, and the store itself
+refuses a key that is there. What is refused so is made anew as a put, and so is all of its tables from there on: for
+the rest of the flush, and later, as long as the connection lasts (a writer of `bulk`: after `_KNOWN` such flushes).
 
 What ends a flush early (KeyboardInterrupt, cancellation, a client that is closed) is in the account too: whatever had
 been handed over and has no answer yet is noted as unprocessed, its outcome undetermined.
@@ -50,11 +51,13 @@ _LOST_COMMITS: Final = 5
 _CONCURRENCY: Final = 8
 _ROOM: Final = 0.75  # of a prewrite, for what the encoding of keys adds
 _KNOWN: Final = 3
+_SHARED: Final = "model.batch"
 
 Item = tuple[str, Any]
 """A table's name and a row's key."""
 
 _Place = tuple[bytes, str, bytes]
+_Home = tuple[bytes, str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class _Operation:
     @property
     def item(self) -> Item:
         return (self.table.name, self.key)
+
+    @property
+    def home(self) -> _Home:
+        """Names the table."""
+        return (self.table.schema.prefix, self.table.name)
 
     @property
     def place(self) -> _Place:
@@ -107,7 +115,11 @@ class AsyncBatchWriter:
         self._waiting: dict[_Place, _Operation] = {}
         self._sent: dict[_Place, _Operation] = {}  # and without an answer yet
         self._bytes = 0
-        self._known = 0 if expect_new else _KNOWN
+        # How many flushes have met rows that were there, by table; and the tables of which this one has.
+        shared: dict[_Home, int] = db._backend.shared.setdefault(_SHARED, {})
+        self._known = {} if expect_new else shared
+        self._known_most = _KNOWN if expect_new else 1
+        self._met: set[_Home] = set()
         self._is_closed = False
         self.result: BatchResult[Item] = BatchResult()
         """What has been done so far; complete after the block."""
@@ -173,6 +185,9 @@ class AsyncBatchWriter:
                 for operation in self._sent.values():
                     self.result.note(operation.item, unanswered())
                 self._sent = {}
+                for home in self._met:
+                    self._known[home] = self._known.get(home, 0) + 1
+                self._met.clear()
         return self.result
 
     def _job(self, operations: Sequence[_Operation]) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -197,12 +212,13 @@ class AsyncBatchWriter:
             self.result.written += len(operations)
 
     async def _commit(self, operations: Sequence[_Operation]) -> None:
-        if self._known < _KNOWN:
+        homes = {operation.home for operation in operations}
+        if not any(home in self._met or self._known.get(home, 0) >= self._known_most for home in homes):
             try:
                 await self._run(_insert, operations)
                 return
             except KeyExists:
-                self._known += 1
+                self._met |= homes
         await self._run(_apply, operations)
 
     async def _run(self, work: Callable[..., Coroutine[Any, Any, None]], operations: Sequence[_Operation]) -> None:
@@ -229,9 +245,10 @@ async def _insert(txn: AsyncTransaction, operations: Sequence[_Operation]) -> No
     """Write rows that are not there yet, reading nothing. Raises KeyExists, at the latest at the commit."""
     for table in dict.fromkeys(operation.table for operation in operations):
         await table.rows.catalog.require(txn)
-    for operation in operations:
+    for operation in operations:  # first, as in `_apply`
         if operation.row is None:
             await operation.table.rows.delete(txn, (operation.key,))
+    for operation in operations:
         if txn._write_at_once(operation.puts, operation.exclusive):
             continue
         for key, value in operation.puts.items():
