@@ -37,7 +37,7 @@ from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.plan import batches
 from pytikv.client.txn.transaction import AsyncTransaction
-from pytikv.errors import ClientClosed, CommitUndetermined, InvalidArgument, KeyExists, TikvError, WrongType
+from pytikv.errors import CommitUndetermined, InvalidArgument, KeyExists, TikvError, TransactionTooLarge, WrongType
 from pytikv.model.rows import NewRow
 from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
 from pytikv.rt.caller import CallerRuntime
@@ -52,6 +52,7 @@ _CONCURRENCY: Final = 8
 _ROOM: Final = 0.75  # of a prewrite, for what the encoding of keys adds
 _KNOWN: Final = 3
 _SHARED: Final = "model.batch"
+_REFUSALS: Final = (KeyExists, InvalidArgument, TransactionTooLarge)
 
 Item = tuple[str, Any]
 """A table's name and a row's key."""
@@ -198,7 +199,7 @@ class AsyncBatchWriter:
         try:
             await self._commit(operations)
         except TikvError as error:
-            if len(operations) == 1 or error.retryable or isinstance(error, ClientClosed):
+            if len(operations) == 1 or not isinstance(error, _REFUSALS):
                 for operation in operations:
                     del self._sent[operation.place]
                     self.result.note(operation.item, error)
