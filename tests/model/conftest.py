@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ sys.path += [str(Path(__file__).parents[1] / room) for room in ("model", "patter
 
 from model_drivers import DRIVERS
 
+from pytikv.model import table
 from pytikv.testing.server import ServerProcess
+
+
+@pytest.fixture(autouse=True)
+def tables_of_others_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of these tests may have the names of other tests' tables."""
+    monkeypatch.setattr(table, "_places", weakref.WeakValueDictionary())
 
 
 @pytest.fixture(params=DRIVERS)
