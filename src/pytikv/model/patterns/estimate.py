@@ -149,15 +149,18 @@ class Estimate:
         elif self._done[self._way] < _SURE:
             self._left = _TRIAL // 4  # too few have ended
         else:
-            loser = not self._way
-            if self._cost(self._way) * _MARGIN < self._cost(loser):
-                self._interval = _SHORTEST  # see soon whether that was so
-                self._is_trial, self._left = False, self._interval
-            else:
-                self._turn(is_trial=False, left=self._interval)
-                self._interval = min(_LONGEST, 2 * self._interval)
-            self._verdict = self._cost(self._way)
-            self._price = self._cost(not self._way) / max(self._verdict, 1e-9) - 1
+            self._end_trial(self._cost(self._way), self._cost(not self._way))
+
+    def _end_trial(self, tried: float, present: float) -> None:
+        if tried * _MARGIN < present:
+            self._is_trial = False
+            self._interval = _SHORTEST  # see soon whether that was so
+        else:
+            self._turn(is_trial=False, left=0)
+            self._interval = min(_LONGEST, (4 if tried > _HOPELESS * present else 2) * self._interval)
+        self._left = self._interval
+        self._verdict = self._cost(self._way)
+        self._price = self._cost(not self._way) / max(self._verdict, 1e-9) - 1
 
     def _trial_length(self) -> int:
         """Return how many transactions a trial has: the more, the less it costs by what was seen of the way before."""
