@@ -16,7 +16,6 @@ from pytikv.cli.session import transaction_client
 from pytikv.cli.table_modules import find_table, find_tables
 
 if TYPE_CHECKING:
-    from pytikv import TransactionClient
     from pytikv.model import Table
     from pytikv.model.bulk import LoadReport
     from pytikv.model.text_rows import TextRows
@@ -108,7 +107,7 @@ def show(
     """Show a table: its fields, its key, and its indexes with their state in the store."""
     table = find_table(tables, name)
     with transaction_client(url) as db:
-        states = _states(db, table)
+        states = table.index_states(db)
     described = _declaration(table)
     for index in described["indexes"]:
         index["state"] = states[index["name"]]
@@ -124,12 +123,6 @@ def show(
     for index in described["indexes"]:
         words = [index["parts"], "unique" if index["unique"] else "", "partial" if index["partial"] else ""]
         output.line(f"index {index['name']}\t{' '.join(filter(None, words))}\t{index['state']}")
-
-
-def _states(db: TransactionClient, table: Table[Any]) -> dict[str, str]:
-    if not table.schema.indexes:
-        return {}
-    return db._rt.run(table.rows.catalog.states(db._core._backend))
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
