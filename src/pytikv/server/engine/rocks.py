@@ -8,6 +8,9 @@ What shaped it (measured in benchmarks/probes/rocks_group_commit.py, decision 00
 * rocksdict's snapshots are *per column family*, and their iterators do not show the snapshot. A snapshot of ours takes
   one of each and one plain iterator, which does keep to its moment, all under the write mutex, which every change
   holds.
+* Locks come and go with every transaction, and RocksDB keeps what was deleted until a compaction: an iterator that
+  looks for the next lock stepped over thousands of dead ones (20 ns each) to find none. So the engine knows the keys
+  of all locks there are (`LockKeys`), and a snapshot that has few of them reads these by their keys.
 * rocksdict's iterators end silently where a block is damaged: `status` is asked at every end.
 * Recovery tolerates a torn tail of the log, which is what a power failure leaves, and refuses damage anywhere else.
   RocksDB's default would silently drop everything behind the damage.
@@ -48,7 +51,8 @@ from rocksdict import WriteBatch as RocksBatch
 from pytikv.errors import Outcome, StorageError
 from pytikv.rt.locks import mutex
 from pytikv.server.engine.group_commit import GroupCommit
-from pytikv.server.engine.interface import CFS, DELETE, PUT, Snapshot, WriteBatch
+from pytikv.server.engine.interface import CF_LOCK, CFS, DELETE, PUT, Snapshot, WriteBatch
+from pytikv.server.engine.lock_keys import LockKeys
 from pytikv.server.engine.path_lock import PathLock
 
 __all__ = ["RocksEngine"]
@@ -200,10 +204,14 @@ class _Snapshot:
     Cursors cannot come from rocksdict's snapshot: its iterators show the present state (0.3.24 to 0.3.29).
     """
 
-    def __init__(self, path: str, snapshots: dict[str, RocksSnapshot], views: dict[str, _View]) -> None:
+    def __init__(
+        self, path: str, snapshots: dict[str, RocksSnapshot], views: dict[str, _View], locks: tuple[bytes, ...] | None
+    ) -> None:
+        """`locks`: keys, among them those of all locks, where they are few."""
         self._path = path
         self._snapshots = snapshots
         self._views = views
+        self._locks = locks
 
     def _closed(self, cf: str) -> StorageError:
         return StorageError(f"the snapshot has no column family {cf!r}, or is closed")
@@ -229,7 +237,18 @@ class _Snapshot:
     ) -> Iterator[tuple[bytes, bytes]]:
         if cf not in self._views:
             raise self._closed(cf)
+        if cf == CF_LOCK and self._locks is not None:
+            return self._few_locks(self._locks, start_key, end_key, reverse) if self._locks else iter(())
         return _walk(self._views[cf], self._path, start_key, end_key, reverse)
+
+    def _few_locks(
+        self, keys: tuple[bytes, ...], start_key: bytes, end_key: bytes, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        within = [key for key in keys if key >= start_key and (not end_key or key < end_key)]
+        for key in sorted(within, reverse=reverse):
+            value = self.get(CF_LOCK, key)
+            if value is not None:
+                yield key, value
 
     def close(self) -> None:
         self._snapshots = {}
@@ -293,6 +312,7 @@ class RocksEngine:
         except Exception as error:
             self._path_lock.release()
             raise _mapped(error, path) from error
+        self._lock_keys = LockKeys()
         self._commit = GroupCommit(self._flush_wal, lambda: self._ticket)
         _open_engines.add(self)
 
@@ -359,7 +379,11 @@ class RocksEngine:
         with self._lock:
             sources = {cf: self._source(cf) for cf in _DATA_CFS}
             views = {cf: _View(source.iter()) for cf, source in sources.items()}
-            return _Snapshot(self.path, {cf: source.snapshot() for cf, source in sources.items()}, views)
+            snapshots = {cf: source.snapshot() for cf, source in sources.items()}
+            return _Snapshot(self.path, snapshots, views, self._lock_keys.few(self._present_locks))
+
+    def _present_locks(self) -> Iterator[bytes]:
+        return (key for key, _ in self.scan(CF_LOCK))
 
     def cursor(self, cf: str, start_key: bytes = b"", end_key: bytes = b"") -> _Cursor:
         """Return a cursor over `[start_key, end_key)`."""
@@ -389,6 +413,8 @@ class RocksEngine:
                 self._cfs[cf].put(key, value)
             except Exception as error:
                 raise self._write_failed(cf, error) from error
+            if cf == CF_LOCK:
+                self._lock_keys.apply(((PUT, cf, key, value),))
             self._ticket += 1
             return self._ticket
 
@@ -401,6 +427,8 @@ class RocksEngine:
                 self._cfs[cf].delete(key)
             except Exception as error:
                 raise self._write_failed(cf, error) from error
+            if cf == CF_LOCK:
+                self._lock_keys.apply(((DELETE, cf, key, b""),))
             self._ticket += 1
             return self._ticket
 
@@ -419,6 +447,7 @@ class RocksEngine:
                 change()
             except Exception as error:
                 raise self._write_failed("default", error) from error
+            self._lock_keys.apply(modifies)
             self._ticket += 1
             ticket = self._ticket
         if sync:
@@ -467,6 +496,7 @@ class RocksEngine:
             self._source(cf)
             return _mapped(error, self.path)
         self._failure = _mapped(error, self.path)
+        self._lock_keys.forget()  # what was written is not known
         return StorageError(str(self._failure), outcome=Outcome.UNDETERMINED)
 
     def _refusal(self) -> StorageError:
