@@ -356,9 +356,10 @@ def load(
     Fields are converted to the types of the table's class. Columns that it has not are passed over.
     """
     from pytikv.model.bulk import load as load_rows
+    from pytikv.transfer.collector import fewer_collections
 
     table = find_table(tables, name)
-    with transaction_client(url) as db, output.progress(known=file != "-") as bar:
+    with fewer_collections(), transaction_client(url) as db, output.progress(known=file != "-") as bar:
         task = bar.add_task(f"load {name}", total=None, detail="")
 
         def tell(report: LoadReport) -> None:

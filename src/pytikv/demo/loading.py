@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pytikv.model import RowError, Table, bulk
+from pytikv.transfer.collector import fewer_collections
 
 if TYPE_CHECKING:
     from pytikv import TransactionClient
@@ -29,7 +30,8 @@ def load(
     `step` is called with the number of records so far. Raises the error of the store, or RowError for a record that
     the table refuses: then the data is not as expected.
     """
-    report = bulk.load(db, table, records, concurrency=jobs, on_progress=lambda report: step(report.rows))
+    with fewer_collections():
+        report = bulk.load(db, table, records, concurrency=jobs, on_progress=lambda report: step(report.rows))
     if report.error is not None:
         raise report.error
     for refused in report.errors:
