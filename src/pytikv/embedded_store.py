@@ -254,9 +254,7 @@ class EmbeddedView:
             self._engine.flush(ticket)
             return
         try:
-            await self._flushes.submit(
-                ticket, end_of_call(rt.now(), self.config) if deadline is None else deadline
-            )
+            await self._flushes.submit(ticket, end_of_call(rt.now(), self.config) if deadline is None else deadline)
         except TimeoutError:
             text = "the write is applied, but the disk did not confirm it in time"
             raise DeadlineExceeded(text, outcome=Outcome.UNDETERMINED) from None

@@ -9,11 +9,16 @@ import pytest
 from pytikv.transfer.collector import fewer_collections
 
 
+def look_and_fail(before: int) -> None:
+    with fewer_collections():
+        assert gc.get_threshold()[0] > before
+        raise KeyError
+
+
 def test_raised_inside_and_put_back() -> None:
     before = gc.get_threshold()
-    with pytest.raises(KeyError), fewer_collections():
-        assert gc.get_threshold()[0] > before[0]
-        raise KeyError
+    with pytest.raises(KeyError):
+        look_and_fail(before[0])
     assert gc.get_threshold() == before
 
 

@@ -148,8 +148,8 @@ def get(
     fields = table.schema.key_fields
     if len(key) != len(fields):
         raise Failure(f"table {name!r} has a key of {len(fields)} parts, {', '.join(fields)}", code=USAGE)
-    values = tuple(texts.value(part, text) for part, text in zip(fields, key, strict=True))
-    wanted = values if len(values) > 1 else values[0]
+    values = [texts.value(part, text) for part, text in zip(fields, key, strict=True)]
+    wanted = tuple(values) if len(values) > 1 else values[0]
     with transaction_client(url) as db:
         row = table.get(db.snapshot(), wanted)
     if row is None:

@@ -287,10 +287,9 @@ class _Loader:
             db._rt.run(self._db.split(borders, scatter=True))
         with self._source.open() as opened:
             self._pass(opened, done)
-            goes_on = True
-            while goes_on:
+            more = self._fill(opened)
+            while db._rt.run(self._write(opened)) and more is _MORE:
                 more = self._fill(opened)
-                goes_on = db._rt.run(self._write(opened)) and more is _MORE
         return self._end(more)
 
     async def run(self) -> LoadReport:
@@ -300,10 +299,9 @@ class _Loader:
             await self._db.split(borders, scatter=True)
         with self._source.open() as opened:
             self._pass(opened, done)
-            goes_on = True
-            while goes_on:
+            more = self._fill(opened)
+            while await self._write(opened) and more is _MORE:
                 more = self._fill(opened)
-                goes_on = await self._write(opened) and more is _MORE
         return self._end(more)
 
     def _begin(self) -> tuple[int, list[bytes]]:

@@ -1,8 +1,8 @@
 """Loading makes many objects that are soon gone by themselves: Python's cycle collector looks through them in vain.
 
-At its usual thresholds it takes a third of the time of loading records. `fewer_collections` raises them for a block, and
-puts them back. It is the whole process's setting, so programs (the command line, the demonstration, benchmarks) use it,
-and the library's functions do not.
+At its usual thresholds it takes a third of the time of loading records. `fewer_collections` raises them for a block,
+and puts them back. It is the whole process's setting, so programs (the command line, the demonstration) use it, and
+the library's functions do not.
 """
 
 from __future__ import annotations
