@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from pytikv.errors import StorageError
-from pytikv.server.engine.interface import CF_LOCK, DELETE_RANGE, PUT, WriteBatch
+from pytikv.server.engine.interface import CF_LOCK, DELETE, DELETE_RANGE, PUT, WriteBatch
 from pytikv.server.engine.lock_keys import FEW, LockKeys
 from pytikv.server.engine.rocks import RocksEngine
 
@@ -99,3 +100,13 @@ def test_a_failed_write_makes_snapshots_walk(tmp_path: Path) -> None:
     assert walked(snapshot)
     snapshot.close()
     engine.close()
+
+
+def test_a_set_that_was_large_is_made_small_again() -> None:
+    keys = LockKeys()
+    assert keys.few(lambda: []) == ()
+    many = [b"%d" % i for i in range(10_000)]
+    keys.apply([(PUT, CF_LOCK, key, b"") for key in many])
+    keys.apply([(DELETE, CF_LOCK, key, b"") for key in many[1:]])
+    assert keys.few(lambda: []) == (b"0",)
+    assert sys.getsizeof(keys._keys) == sys.getsizeof({b"0"})

@@ -27,11 +27,12 @@ FEW: Final = 256
 class LockKeys:
     """See the module's docstring. All methods are called with the engine's write mutex held."""
 
-    __slots__ = ("_is_lost", "_keys")
+    __slots__ = ("_is_lost", "_keys", "_were_many")
 
     def __init__(self) -> None:
         self._keys: set[bytes] | None = None
         self._is_lost = False
+        self._were_many = False
 
     def few(self, present: Callable[[], Iterable[bytes]]) -> tuple[bytes, ...] | None:
         """Return the keys of all locks where these are few and known, else None.
@@ -46,7 +47,12 @@ class LockKeys:
             except StorageError:
                 self.forget()
                 return None
-        return tuple(self._keys) if len(self._keys) <= FEW else None
+            self._were_many = len(self._keys) > FEW
+        if len(self._keys) > FEW:
+            return None
+        if self._were_many:
+            self._keys, self._were_many = set(self._keys), False  # one that has shrunk is walked at its former size
+        return tuple(self._keys)
 
     def apply(self, modifies: Sequence[Modify]) -> None:
         """Take note of changes that were written, of whatever families."""
@@ -62,6 +68,8 @@ class LockKeys:
                 keys.discard(key)
             else:
                 keys -= {held for held in keys if held >= key and (not value or held < value)}
+            if len(keys) > FEW:
+                self._were_many = True
 
     def forget(self) -> None:
         """A write or the walk has failed: it is not known any more what is locked."""
