@@ -59,7 +59,7 @@ def give_three_regions(calls) -> None:
 
 def test_pages_have_pds_shape(with_server, tmp_path):
     pages = {path.stem: json.loads(path.read_text()) for path in sorted(RECORDED.glob("*.json"))}
-    assert len(pages) == 15
+    assert len(pages) == 17
 
     async def body(calls):
         give_three_regions(calls)
@@ -311,3 +311,16 @@ def test_tls_on_every_port(certificates, with_tls_server):
             await asyncio.to_thread(fetch, server.pd_port, "/pd/api/v1/members")
 
     with_tls_server(body, certificates)
+
+
+def test_no_region_is_hot(with_server):
+    async def body(calls):
+        store_id = str(calls.server.pd.stores.all()[0].meta.id)
+        for kind in ("read", "write"):
+            found = await page(calls, f"hotspot/regions/{kind}")
+            for of in ("as_peer", "as_leader"):
+                assert list(found[of]) == [store_id]
+                assert found[of][store_id]["statistics"] == []
+        assert set((await page(calls, "hotspot/stores"))["bytes-read-rate"]) == {store_id}
+
+    with_server(body)

@@ -4,7 +4,12 @@ On the same port, outside of that path: ``/metrics``.
 
 The fields and their shapes are PD's own, as it answers a fresh cluster; values that PD computes for scheduling, which
 does not happen here, are its neutral ones. Keys are shown in upper-case hex. Errors are a JSON string, as PD's are.
-Unknown paths answer 404. Sources: PD server/api (router.go, store.go, region.go) and recorded answers of a real PD.
+Unknown paths answer 404. Sources: PD server/api (router.go, store.go, region.go, hot_status.go) and recorded answers of
+a real PD.
+
+``hotspot/...`` has the shape, and the answer of an idle cluster: no region stands out, all rates 0. Reports carry no
+flow by region here (`RegionInfo`): to count bytes and keys for each would cost every request, and PD needs them to move
+hot regions between stores, which does not happen here. So these zeros mean *not counted*.
 """
 
 from __future__ import annotations
@@ -255,6 +260,22 @@ def _stores_limit(pd: PdServer) -> Any:
     return {str(store.meta.id): {"add-peer": 15, "remove-peer": 15} for store in pd.stores.all()}
 
 
+# --- hot regions: see the module's docstring -------------------------------------------------------------------------
+
+
+def _hot_regions(pd: PdServer) -> Any:
+    names = [f"{of}_{what}" for of in ("store", "total_flow") for what in ("bytes", "keys", "query", "cpu")]
+    idle = {**dict.fromkeys(names, 0), "regions_count": 0, "statistics": []}
+    stores = {str(store.meta.id): idle for store in pd.stores.all(exclude_tombstones=True)}
+    return {"as_peer": stores, "as_leader": stores}
+
+
+def _hot_stores(pd: PdServer) -> Any:
+    names = [f"{what}-{way}-rate" for what in ("bytes", "keys", "query") for way in ("write", "read")]
+    stores = {str(store.meta.id): 0 for store in pd.stores.all(exclude_tombstones=True)}
+    return dict.fromkeys([*names, "cpu-read-rate"], stores)
+
+
 # --- the PD itself ----------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +350,9 @@ _PAGES: Final[dict[tuple[bytes, ...], Page]] = {
     (b"config", b"replicate"): lambda pd: pd_config(pd)["replication"],
     (b"cluster",): _cluster,
     (b"cluster", b"status"): _cluster_status,
+    (b"hotspot", b"regions", b"read"): _hot_regions,
+    (b"hotspot", b"regions", b"write"): _hot_regions,
+    (b"hotspot", b"stores"): _hot_stores,
     (b"operators",): _nothing,
     (b"schedulers",): _nothing,
 }
