@@ -46,6 +46,7 @@ MAX_VALUE_BYTES: Final = 256 << 20
 _NAMES: Final = {number: name for name, number in CODECS.items()}
 _COMPRESSED: Final = 0x80
 _WORTH_COMPRESSING: Final = 128
+_MAX_PARTS: Final = 64
 _MAX_VERSION: Final = 2**32 - 1
 _REFUSALS: Final = (TypeError, ValueError, OverflowError, RecursionError, EncodeError, DecodeError)
 """What codecs raise for values and bytes that they cannot take; msgspec.EncodeError is turned into ValueError."""
@@ -171,6 +172,8 @@ class RowCodec(Generic[R]):
             raise
         except _REFUSALS as error:
             raise self._records.error(f"holds a row that cannot be read: {explained(error)}") from error
+        if len(found) == len(names):
+            return found
         for name in names:
             if name not in found:
                 default = self._records.fields[name].default
@@ -298,6 +301,10 @@ class _MapBody(_Body[R]):
         self._msgspec_error = msgspec.EncodeError
         self._unset = msgspec.UNSET
         self._has_nulls = codec == "json"
+        self._decoder = library.Decoder
+        self._defstruct = msgspec.defstruct
+        self._asdict: Callable[[Any], dict[str, Any]] = msgspec.structs.asdict
+        self._parts: dict[tuple[str, ...], Callable[[bytes], Any]] = {}
         # Sorted, sets and maps have one form, so that entries which cover them can be compared.
         self._encode: Callable[[Any], bytes] = library.Encoder(enc_hook=_to_builtin, order="deterministic").encode
         self._raw: Callable[[bytes], dict[str, Any]] = library.Decoder(dict[str, msgspec.Raw]).decode
@@ -323,6 +330,17 @@ class _MapBody(_Body[R]):
             return {name: library.Decoder(field.hint).decode for name, field in fields.items()}
         hints = {name: field.hint for name, field in fields.items() if self._has_nulls and _holds_bytes(field.hint)}
         return {name: library.Decoder(hint).decode for name, hint in hints.items()}
+
+    def _part_decoder(self, names: tuple[str, ...]) -> Callable[[bytes], Any]:
+        """Return what reads some fields of a body in one step; those that were not stored are unset."""
+        known = self._parts.get(names)
+        if known is None:
+            # The class is not told that a field may be unset: msgspec does not look at defaults.
+            fields = [(name, self._records.fields[name].hint, self._unset) for name in dict.fromkeys(names)]
+            known = self._decoder(self._defstruct("Part", fields, rename=self._wire_names)).decode
+            if len(self._parts) < _MAX_PARTS:
+                self._parts[names] = known
+        return known
 
     def _typed_decoder(self, library: Any) -> Callable[[bytes], R]:
         cls: Any = self._records.cls
@@ -386,6 +404,21 @@ class _MapBody(_Body[R]):
         return merged
 
     def decode_fields(self, bodies: list[bytes], renamed: Mapping[str, str], names: Iterable[str]) -> dict[str, Any]:
+        if len(bodies) == 1 and not renamed and self._records.kind != "pydantic":
+            names = tuple(names)
+            try:
+                part = self._asdict(self._part_decoder(names)(bodies[0]))
+            except _REFUSALS:
+                pass  # one by one, to say which it is
+            else:
+                if self._unset not in part.values():
+                    return part
+                return {name: value for name, value in part.items() if value is not self._unset}
+        return self._fields_one_by_one(bodies, renamed, names)
+
+    def _fields_one_by_one(
+        self, bodies: list[bytes], renamed: Mapping[str, str], names: Iterable[str]
+    ) -> dict[str, Any]:
         merged = self._merge(bodies, renamed)
         found = {}
         for name in names:

@@ -161,6 +161,8 @@ class RowPages(Generic[R]):
         if self._needed is not None:
             partial = await self._dicts_of(found, self._needed)
             asked = wish.fields or ()
+            if plan.index is None and not plan.filters and self._needed == tuple(asked):
+                return partial  # these fields, and no others
             return [
                 (key, {field: values[field] for field in asked})
                 for key, values in partial
