@@ -38,8 +38,9 @@ from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.plan import batches
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import CommitUndetermined, InvalidArgument, KeyExists, TikvError, TransactionTooLarge, WrongType
+from pytikv.model.drive import AsyncReader, BlockingReader, in_transaction
 from pytikv.model.rows import NewRow
-from pytikv.model.table import AsyncReader, BlockingReader, Table, drive
+from pytikv.model.table import Table
 from pytikv.rt.caller import CallerRuntime
 
 __all__ = ["AsyncBatchWriter", "BatchWriter", "Item", "batch", "multi_get"]
@@ -373,7 +374,7 @@ def multi_get(
     `fields`: for some tables the fields wanted, whose rows come as dicts of these alone. All keys of all tables are
     read in one go, region by region in parallel. With an asynchronous transaction a coroutine.
     """
-    return drive(txn, _multi_get, wanted, fields or {})
+    return in_transaction(txn, _multi_get, wanted, fields or {})
 
 
 async def _multi_get(

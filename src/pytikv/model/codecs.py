@@ -333,14 +333,12 @@ class _MapBody(_Body[R]):
 
     def _part_decoder(self, names: tuple[str, ...]) -> Callable[[bytes], Any]:
         """Return what reads some fields of a body in one step; those that were not stored are unset."""
-        known = self._parts.get(names)
-        if known is None:
-            # The class is not told that a field may be unset: msgspec does not look at defaults.
-            fields = [(name, self._records.fields[name].hint, self._unset) for name in dict.fromkeys(names)]
-            known = self._decoder(self._defstruct("Part", fields, rename=self._wire_names)).decode
-            if len(self._parts) < _MAX_PARTS:
-                self._parts[names] = known
-        return known
+        # The class is not told that a field may be unset: msgspec does not look at defaults.
+        fields = [(name, self._records.fields[name].hint, self._unset) for name in dict.fromkeys(names)]
+        decode: Callable[[bytes], Any] = self._decoder(self._defstruct("Part", fields, rename=self._wire_names)).decode
+        if len(self._parts) < _MAX_PARTS:
+            self._parts[names] = decode
+        return decode
 
     def _typed_decoder(self, library: Any) -> Callable[[bytes], R]:
         cls: Any = self._records.cls
@@ -407,7 +405,8 @@ class _MapBody(_Body[R]):
         if len(bodies) == 1 and not renamed and self._records.kind != "pydantic":
             names = tuple(names)
             try:
-                part = self._asdict(self._part_decoder(names)(bodies[0]))
+                decode = self._parts.get(names) or self._part_decoder(names)
+                part = self._asdict(decode(bodies[0]))
             except _REFUSALS:
                 pass  # one by one, to say which it is
             else:

@@ -32,8 +32,9 @@ from pytikv.client.by_region import run_bounded
 from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.errors import InvalidArgument
+from pytikv.model.drive import in_client
 from pytikv.model.regions import TablePart, part_pages, table_parts
-from pytikv.model.table import Table, _drive_client
+from pytikv.model.table import Table
 from pytikv.model.text_rows import TextRows
 from pytikv.transfer.dumper import replace_atomically
 from pytikv.transfer.readers import guess_format
@@ -117,8 +118,8 @@ def export(
         raise InvalidArgument(f"format is csv or jsonl, not {chosen!r}")
     form = _Form(TextRows(table.rows.records, null=null), chosen, delimiter)
     if name == "-":
-        return _drive_client(db, _to_stdout, table, form, ts, on_progress)
-    return _drive_client(db, _to_files, table, form, Path(target), Path(target).is_dir(), ts, concurrency, on_progress)
+        return in_client(db, _to_stdout, table, form, ts, on_progress)
+    return in_client(db, _to_files, table, form, Path(target), Path(target).is_dir(), ts, concurrency, on_progress)
 
 
 class _Form:

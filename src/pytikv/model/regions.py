@@ -19,9 +19,10 @@ from typing import Any, TypeVar, overload
 from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.errors import InvalidArgument
+from pytikv.model.drive import in_client
 from pytikv.model.layout import Span
 from pytikv.model.query import RowPages, Wish, iterate_rows
-from pytikv.model.table import Table, _drive_client
+from pytikv.model.table import Table
 
 __all__ = ["TablePart", "part_pages", "regions", "scan_part", "table_parts"]
 
@@ -48,7 +49,7 @@ def regions(
 ) -> Coroutine[Any, Any, list[TablePart]]: ...
 def regions(db: Any, table: Table[Any], *, ts: int | None = None) -> Any:
     """Return the parts of a table, in key order within a shard. `ts`: as of when; None: the present."""
-    return _drive_client(db, table_parts, table, ts)
+    return in_client(db, table_parts, table, ts)
 
 
 async def table_parts(db: AsyncTransactionClient, table: Table[Any], ts: int | None) -> list[TablePart]:

@@ -31,9 +31,9 @@ from pytikv.client.txn.blocking import Snapshot, Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
-from pytikv.errors import WrongType
 from pytikv.model.codecs import RowCodec
 from pytikv.model.cursor import open_cursor, seal_cursor
+from pytikv.model.drive import AsyncReader, BlockingReader, in_client, in_transaction, in_writer, no_transaction
 from pytikv.model.errors import SchemaError
 from pytikv.model.layout import Layout
 from pytikv.model.maintain import CheckReport, Maintenance
@@ -45,13 +45,10 @@ from pytikv.model.schema import Index, KeySpec, TableSchema, table_schema
 from pytikv.model.text_keys import TextLayout, check_text, overlap
 from pytikv.model.walk import BATCH, OnProgress, Progress
 
-__all__ = ["AsyncReader", "BlockingReader", "Page", "Table", "drive"]
+__all__ = ["AsyncReader", "BlockingReader", "Page", "Table"]
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-BlockingReader = Transaction | Snapshot
-AsyncReader = AsyncTransaction | AsyncSnapshot
 
 
 class _Place:
@@ -181,8 +178,8 @@ class Table(Generic[R]):
         With `fields`, a dict of these alone; field groups that are not needed are not read.
         """
         if fields is None:
-            return drive(txn, self.rows.get, key)
-        return drive(txn, self._get_fields, key, tuple(fields))
+            return in_transaction(txn, self.rows.get, key)
+        return in_transaction(txn, self._get_fields, key, tuple(fields))
 
     async def _get_fields(self, txn: AsyncReader, key: Any, fields: Sequence[str]) -> dict[str, Any] | None:
         return (await self.rows.get_fields(txn, [key], fields))[0]
@@ -205,8 +202,8 @@ class Table(Generic[R]):
         All are read at once, region by region in parallel. `fields`: as for `get`.
         """
         if fields is None:
-            return drive(txn, self.rows.get_many, list(keys))
-        return drive(txn, self.rows.get_fields, list(keys), tuple(fields))
+            return in_transaction(txn, self.rows.get_many, list(keys))
+        return in_transaction(txn, self.rows.get_fields, list(keys), tuple(fields))
 
     @overload
     def get_for_update(self, txn: Transaction, key: Any) -> R | None: ...
@@ -219,7 +216,7 @@ class Table(Generic[R]):
         and what is written upon that may undo another's write. In an optimistic one the commit fails
         (WriteConflict) if somebody changes the row meanwhile, also where this transaction does not write it.
         """
-        return _drive_write(txn, self._get_for_update, key)
+        return in_writer(txn, self._get_for_update, key)
 
     async def _get_for_update(self, txn: AsyncTransaction, key: Any) -> R | None:
         return (await self.rows.get_for_update(txn, (key,)))[0]
@@ -230,7 +227,7 @@ class Table(Generic[R]):
     def exists(self, txn: AsyncReader, key: Any) -> Coroutine[Any, Any, bool]: ...
     def exists(self, txn: Any, key: Any) -> Any:
         """Tell whether there is a row with a key."""
-        return drive(txn, self.rows.exists, key)
+        return in_transaction(txn, self.rows.exists, key)
 
     @overload
     def by(self, txn: BlockingReader, **fields: Any) -> R | None: ...
@@ -241,7 +238,7 @@ class Table(Generic[R]):
 
         Raises RowError where no unique index is over exactly these fields.
         """
-        return drive(txn, self.rows.by, fields)
+        return in_transaction(txn, self.rows.by, fields)
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -396,7 +393,7 @@ class Table(Generic[R]):
     ) -> Coroutine[Any, Any, R | None]: ...
     def first(self, txn: Any, **query: Any) -> Any:
         """Return the first row of a query, None where it has none. Takes what `query` takes, but for limit."""
-        return drive(txn, self._first, query)
+        return in_transaction(txn, self._first, query)
 
     async def _first(self, txn: AsyncReader, query: dict[str, Any]) -> Any:
         wish = Wish(limit=1, where=query.pop("where", None), fields=query.pop("fields", None))
@@ -417,7 +414,7 @@ class Table(Generic[R]):
 
         Rows themselves are read only where a filter must see them.
         """
-        return drive(txn, self._count, query)
+        return in_transaction(txn, self._count, query)
 
     async def _count(self, txn: AsyncReader, query: dict[str, Any]) -> int:
         where, limit = query.pop("where", None), query.pop("limit", None)
@@ -490,7 +487,7 @@ class Table(Generic[R]):
         are seen or not, each row at most once unless its place in the order changes.
         """
         check_count("limit", limit, low=1)
-        return drive(txn, self._page, limit, cursor, query)
+        return in_transaction(txn, self._page, limit, cursor, query)
 
     async def _page(self, txn: AsyncReader, limit: int, cursor: str | None, query: dict[str, Any]) -> Page[Any]:
         where, fields = query.pop("where", None), query.pop("fields", None)
@@ -512,7 +509,7 @@ class Table(Generic[R]):
         Raises UniqueViolation where another row has its values in a unique index, RowError for a record that does not
         fit; nothing is written then, and the transaction stays usable.
         """
-        return _drive_write(txn, self._put, (record,), False)
+        return in_writer(txn, self._put, (record,), False)
 
     @overload
     def put_many(self, txn: Transaction, records: Iterable[R]) -> None: ...
@@ -520,7 +517,7 @@ class Table(Generic[R]):
     def put_many(self, txn: AsyncTransaction, records: Iterable[R]) -> Coroutine[Any, Any, None]: ...
     def put_many(self, txn: Any, records: Iterable[R]) -> Any:
         """Write rows as `put` does, reading what that takes all at once. Those before a refused one are written."""
-        return _drive_write(txn, self._put, tuple(records), False)
+        return in_writer(txn, self._put, tuple(records), False)
 
     @overload
     def insert(self, txn: Transaction, record: R) -> None: ...
@@ -528,7 +525,7 @@ class Table(Generic[R]):
     def insert(self, txn: AsyncTransaction, record: R) -> Coroutine[Any, Any, None]: ...
     def insert(self, txn: Any, record: R) -> Any:
         """Write a new row. Raises RowExists where there is one with its key; otherwise as `put`."""
-        return _drive_write(txn, self._put, (record,), True)
+        return in_writer(txn, self._put, (record,), True)
 
     @overload
     def insert_many(self, txn: Transaction, records: Iterable[R]) -> None: ...
@@ -536,7 +533,7 @@ class Table(Generic[R]):
     def insert_many(self, txn: AsyncTransaction, records: Iterable[R]) -> Coroutine[Any, Any, None]: ...
     def insert_many(self, txn: Any, records: Iterable[R]) -> Any:
         """Write new rows as `insert` does, reading what that takes all at once."""
-        return _drive_write(txn, self._put, tuple(records), True)
+        return in_writer(txn, self._put, tuple(records), True)
 
     async def _put(self, txn: AsyncTransaction, records: Sequence[R], must_be_new: bool) -> None:
         await self.rows.put(txn, records, must_be_new=must_be_new)
@@ -550,7 +547,7 @@ class Table(Generic[R]):
 
         Raises RowError for an unknown field, a value that does not fit, and a change of the key; UniqueViolation.
         """
-        return _drive_write(txn, self.rows.update, key, changes)
+        return in_writer(txn, self.rows.update, key, changes)
 
     @overload
     def delete(self, txn: Transaction, key: Any) -> bool: ...
@@ -558,7 +555,7 @@ class Table(Generic[R]):
     def delete(self, txn: AsyncTransaction, key: Any) -> Coroutine[Any, Any, bool]: ...
     def delete(self, txn: Any, key: Any) -> Any:
         """Delete a row with its index entries. False: there was none."""
-        return _drive_write(txn, self._delete_one, key)
+        return in_writer(txn, self._delete_one, key)
 
     async def _delete_one(self, txn: AsyncTransaction, key: Any) -> bool:
         return await self.rows.delete(txn, (key,)) == 1
@@ -569,7 +566,7 @@ class Table(Generic[R]):
     def delete_many(self, txn: AsyncTransaction, keys: Iterable[Any]) -> Coroutine[Any, Any, int]: ...
     def delete_many(self, txn: Any, keys: Iterable[Any]) -> Any:
         """Delete rows; return how many there were."""
-        return _drive_write(txn, self.rows.delete, tuple(keys))
+        return in_writer(txn, self.rows.delete, tuple(keys))
 
     # --- work on the whole table --------------------------------------------------------------------------------------
 
@@ -587,7 +584,7 @@ class Table(Generic[R]):
         Every program that writes the table must know of the index by then. Queries may use it when this has returned.
         `on_progress` is called after each batch. Raises UniqueViolation where two rows have one value.
         """
-        return _drive_client(db, self._maintenance.build_index, name, batch=batch, on_progress=on_progress)
+        return in_client(db, self._maintenance.build_index, name, batch=batch, on_progress=on_progress)
 
     @overload
     def check(
@@ -613,7 +610,7 @@ class Table(Generic[R]):
         Rows are right by definition. The table may be in use. The report counts and shows what was found; indexes that
         are not built are left out.
         """
-        return _drive_client(db, self._maintenance.check, repair=repair, batch=batch, on_progress=on_progress)
+        return in_client(db, self._maintenance.check, repair=repair, batch=batch, on_progress=on_progress)
 
     @overload
     def migrate(
@@ -646,7 +643,7 @@ class Table(Generic[R]):
         `convert` may change each on its way, but not its key (RowError). The table may be in use; each row is
         converted once, unless it is written by another version again.
         """
-        return _drive_client(
+        return in_client(
             db, self._maintenance.migrate, version=self.version, convert=convert, batch=batch, on_progress=on_progress
         )
 
@@ -663,7 +660,7 @@ class Table(Generic[R]):
 
         The table may be in use, and rows that are written meanwhile may stay.
         """
-        return _drive_client(db, self._maintenance.truncate, batch=batch, on_progress=on_progress)
+        return in_client(db, self._maintenance.truncate, batch=batch, on_progress=on_progress)
 
     @overload
     def drop_index(
@@ -679,7 +676,7 @@ class Table(Generic[R]):
         Do so before an index of that name is declared again: its entries would be out of date. Raises InvalidArgument
         for an index that is declared.
         """
-        return _drive_client(db, self._maintenance.drop_index, name, batch=batch, on_progress=on_progress)
+        return in_client(db, self._maintenance.drop_index, name, batch=batch, on_progress=on_progress)
 
     @overload
     def index_states(self, db: TransactionClient) -> dict[str, str]: ...
@@ -687,7 +684,7 @@ class Table(Generic[R]):
     def index_states(self, db: AsyncTransactionClient) -> Coroutine[Any, Any, dict[str, str]]: ...
     def index_states(self, db: Any) -> Any:
         """Return the state of each index: "ready", "building", or "missing" (to be built by `build_index`)."""
-        return _drive_client(db, self._index_states)
+        return in_client(db, self._index_states)
 
     async def _index_states(self, db: AsyncTransactionClient) -> dict[str, str]:
         return await self.rows.catalog.states(db._backend)
@@ -705,37 +702,9 @@ def _iterate(txn: Any, rows: Rows[Any], plan: Plan, wish: Wish) -> Any:
         return _iterate_blocking(txn, RowPages(txn._core, rows, plan, wish))
     if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
         return iterate_rows(RowPages(txn, rows, plan, wish))
-    raise _no_transaction(txn)
+    raise no_transaction(txn)
 
 
 def _iterate_blocking(txn: BlockingReader, pages: RowPages[Any]) -> Iterator[Any]:
     while page := txn._rt.run(pages.next_page()):
         yield from page
-
-
-def _no_transaction(found: Any) -> WrongType:
-    return WrongType(f"the first argument is a transaction or a snapshot, not {type(found).__name__}")
-
-
-def drive(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
-    """Do work in a transaction or snapshot: in the calling thread where it is blocking, else as a coroutine."""
-    if isinstance(txn, (Transaction, Snapshot)):
-        return txn._rt.run(work(txn._core, *args))
-    if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
-        return work(txn, *args)
-    raise _no_transaction(txn)
-
-
-def _drive_write(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
-    if isinstance(txn, (Snapshot, AsyncSnapshot)):
-        raise WrongType("a snapshot is read only: write in a transaction, as with db.begin() as txn")
-    return drive(txn, work, *args)
-
-
-def _drive_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> Any:
-    """Do work of a client: in the calling thread where it is blocking, else as a coroutine."""
-    if isinstance(db, TransactionClient):
-        return db._rt.run(work(db._core, *args, **options))
-    if isinstance(db, AsyncTransactionClient):
-        return work(db, *args, **options)
-    raise WrongType(f"the first argument is a transaction client, not {type(db).__name__}")

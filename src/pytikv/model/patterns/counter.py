@@ -17,7 +17,8 @@ from pytikv.client.txn.blocking import Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
-from pytikv.model.patterns.drive import BlockingReader, in_client, in_transaction, name_key
+from pytikv.model.drive import BlockingReader, in_client, in_transaction
+from pytikv.model.patterns.names import name_key
 from pytikv.model.rows import Reader
 from pytikv.model.tuples import decode, encode
 

@@ -23,7 +23,8 @@ from pytikv.client.txn.blocking import Transaction, TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import InvalidArgument, TransactionError
-from pytikv.model.patterns.drive import in_client, in_transaction, name_key
+from pytikv.model.drive import in_client, in_transaction
+from pytikv.model.patterns.names import name_key
 from pytikv.model.tuples import decode, encode
 
 __all__ = ["Lease", "LeaseLost"]

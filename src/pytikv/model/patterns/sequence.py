@@ -17,7 +17,8 @@ from pytikv.client.txn.blocking import TransactionClient
 from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import CommitUndetermined, StorageError
-from pytikv.model.patterns.drive import in_client, name_key
+from pytikv.model.drive import in_client
+from pytikv.model.patterns.names import name_key
 from pytikv.model.tuples import decode, encode
 from pytikv.rt.locks import mutex
 

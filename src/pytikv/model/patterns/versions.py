@@ -15,8 +15,8 @@ from typing import Any, TypeVar, overload
 
 from pytikv.client.txn.blocking import Transaction
 from pytikv.client.txn.transaction import AsyncTransaction
+from pytikv.model.drive import in_transaction
 from pytikv.model.errors import RowError, shown
-from pytikv.model.patterns.drive import in_transaction
 from pytikv.model.table import Table
 
 __all__ = ["StaleRow", "put_version"]

@@ -1,4 +1,8 @@
-"""One core for both kinds of clients: where work runs."""
+"""One core for both kinds of clients: work is a coroutine, and here is decided where it runs.
+
+With a blocking transaction or client it is driven in the calling thread, and its answer returned; with an asynchronous
+one the coroutine itself is returned.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,13 @@ from pytikv.client.txn.client import AsyncTransactionClient
 from pytikv.client.txn.snapshot import AsyncSnapshot
 from pytikv.client.txn.transaction import AsyncTransaction
 from pytikv.errors import WrongType
-from pytikv.model.tuples import encode
 
-__all__ = ["BlockingReader", "in_client", "in_transaction", "name_key"]
+__all__ = ["AsyncReader", "BlockingReader", "in_client", "in_transaction", "in_writer", "no_transaction"]
 
 T = TypeVar("T")
 
 BlockingReader = Transaction | Snapshot
+AsyncReader = AsyncTransaction | AsyncSnapshot
 
 
 def in_transaction(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
@@ -25,7 +29,19 @@ def in_transaction(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args:
         return txn._rt.run(work(txn._core, *args))
     if isinstance(txn, (AsyncTransaction, AsyncSnapshot)):
         return work(txn, *args)
-    raise WrongType(f"the first argument is a transaction or a snapshot, not {type(txn).__name__}")
+    raise no_transaction(txn)
+
+
+def in_writer(txn: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Any:
+    """As `in_transaction`, for work that writes. Raises WrongType for a snapshot."""
+    if isinstance(txn, (Snapshot, AsyncSnapshot)):
+        raise WrongType("a snapshot is read only: write in a transaction, as with db.begin() as txn")
+    return in_transaction(txn, work, *args)
+
+
+def no_transaction(found: Any) -> WrongType:
+    """Return the error about something that is no transaction."""
+    return WrongType(f"the first argument is a transaction or a snapshot, not {type(found).__name__}")
 
 
 def in_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, **options: Any) -> Any:
@@ -35,12 +51,3 @@ def in_client(db: Any, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, 
     if isinstance(db, AsyncTransactionClient):
         return work(db, *args, **options)
     raise WrongType(f"the first argument is a transaction client, not {type(db).__name__}")
-
-
-def name_key(kind: str, name: str, prefix: bytes) -> bytes:
-    """Return the bytes that a named thing's keys begin with. Raises WrongType for a name that is no text."""
-    if not isinstance(name, str) or not name:
-        raise WrongType(f"the name of a {kind} is a str that is not empty, not {name!r}")
-    if not isinstance(prefix, bytes):
-        raise WrongType(f"prefix is bytes, not {type(prefix).__name__}")
-    return prefix + encode((f"~{kind}", name))
