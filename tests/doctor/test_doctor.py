@@ -71,7 +71,8 @@ def test_a_healthy_server(server: ServerProcess) -> None:
     assert seen.code == 0, seen.text
     assert list(seen.checks) == [check.name for check in CHECKS]
     assert seen.report["target"] == server.url
-    for name in ("endpoints", "tls", "versions", "clock", "latency", "stores", "balance", "locks", "values", "process"):
+    names = "endpoints tls versions clock latency stores balance hotspots locks values process"
+    for name in names.split():
         assert seen.severity(name) == "ok", seen.words(name)
     assert "network" in seen.words("latency")
     assert "queue" in seen.words("latency")

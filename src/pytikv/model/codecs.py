@@ -336,8 +336,9 @@ class _MapBody(_Body[R]):
         # The class is not told that a field may be unset: msgspec does not look at defaults.
         fields = [(name, self._records.fields[name].hint, self._unset) for name in dict.fromkeys(names)]
         decode: Callable[[bytes], Any] = self._decoder(self._defstruct("Part", fields, rename=self._wire_names)).decode
-        if len(self._parts) < _MAX_PARTS:
-            self._parts[names] = decode
+        if len(self._parts) >= _MAX_PARTS:
+            self._parts.clear()
+        self._parts[names] = decode
         return decode
 
     def _typed_decoder(self, library: Any) -> Callable[[bytes], R]:
