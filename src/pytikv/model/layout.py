@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from pytikv.errors import InvalidArgument
 from pytikv.model.codecs import RowCodec
-from pytikv.model.errors import shown
+from pytikv.model.errors import RowError, shown
 from pytikv.model.records import Records
 from pytikv.model.schema import IndexSchema, Part, TableSchema
 from pytikv.model.tuples import Desc, decode, encode, prefix_range
@@ -277,26 +277,41 @@ class Layout:
 
     # --- reading entries ----------------------------------------------------------------------------------------------
 
-    def read_entry(self, index: IndexSchema, key: bytes, value: bytes) -> tuple[tuple[Any, ...], bytes | None]:
-        """Return a row's key, and the covered fields as the codec's bytes, from one of its entries. Raises RowError."""
+    def read_entry(
+        self, index: IndexSchema, key: bytes, value: bytes, named: tuple[Any, ...] | None = None
+    ) -> tuple[tuple[Any, ...], bytes | None]:
+        """Return a row's key, and the covered fields as the codec's bytes, from one of its entries. Raises RowError.
+
+        `named`: what `entry_parts` found in the entry's key behind the index's parts, where that was asked already.
+        """
         try:
             held = decode(value[len(_ENTRY_HEAD) :])
-            if held[0] is not None:
-                row_key = held[0]
-            else:
-                parts = decode(key[len(self._index_heads[index.name]) :])
-                row_key = self._plain(parts[(1 if self._shards else 0) + len(index.parts) :])
+            row_key = held[0] if held[0] is not None else named
+            if row_key is None:
+                row_key = self.entry_parts(index, key)[1]
             if not isinstance(row_key, tuple) or len(row_key) != len(self.schema.key):
                 raise InvalidArgument("it names no row")
             covered = held[1] if len(held) > 1 else None
             if not isinstance(covered, (bytes, type(None))):
                 raise InvalidArgument("what it covers is not bytes")
             return row_key, covered
+        except RowError:
+            raise
         except (InvalidArgument, IndexError) as error:
-            raise self._records.error(f"has an entry in index {index.name!r} that cannot be read: {error}") from error
+            raise self._unreadable(index, error) from error
 
-    def entry_values(self, index: IndexSchema, key: bytes) -> tuple[Any, ...]:
-        """Return the values of the index's parts from an entry's key."""
-        parts = decode(key[len(self._index_heads[index.name]) :])
+    def _unreadable(self, index: IndexSchema, error: Exception) -> RowError:
+        return self._records.error(f"has an entry in index {index.name!r} that cannot be read: {error}")
+
+    def entry_parts(self, index: IndexSchema, key: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the values of the index's parts from an entry's key, and what follows: mostly the row's key.
+
+        Raises RowError.
+        """
+        try:
+            parts = self._plain(decode(key[len(self._index_heads[index.name]) :]))
+        except InvalidArgument as error:
+            raise self._unreadable(index, error) from error
         first = 1 if self._shards else 0
-        return self._plain(parts[first : first + len(index.parts)])
+        behind = first + len(index.parts)
+        return parts[first:behind], parts[behind:]

@@ -252,7 +252,8 @@ class RowPages(Generic[R]):
                 (pair[0], rows.codec.decode_fields(parts, needed)) for pair, parts in zip(found, values, strict=True)
             ]
         if self._is_covered:
-            return [(key, rows.fields_of_entry(index, key, value, needed)) for key, value in found]
+            covered = tuple([field for field in needed if field in index.covering])
+            return [(key, rows.fields_of_entry(index, key, value, covered)) for key, value in found]
         keys = [rows.layout.read_entry(index, key, value)[0] for key, value in found]
         loaded = await rows.get_fields(self._txn, [one[0] if len(one) == 1 else one for one in keys], needed)
         return [(pair[0], values) for pair, values in zip(found, loaded, strict=True) if values is not None]

@@ -170,14 +170,17 @@ class Rows(Generic[R]):
             layout.row_key(encoded_key) if group is None else layout.group_key(encoded_key, group) for group in groups
         ]
 
-    def fields_of_entry(self, index: IndexSchema, key: bytes, value: bytes, fields: Iterable[str]) -> dict[str, Any]:
-        """Return fields that an entry holds (`planner.held_by_entries`) from it alone."""
-        row_key, covered = self.layout.read_entry(index, key, value)
-        held = dict(zip(index.fields, self.layout.entry_values(index, key), strict=True))
+    def fields_of_entry(
+        self, index: IndexSchema, key: bytes, value: bytes, covered_too: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return fields that an entry holds (`planner.held_by_entries`) from it alone: those of the index and of the
+        row's key, and `covered_too` of those that it covers."""
+        parts, named = self.layout.entry_parts(index, key)
+        row_key, covered = self.layout.read_entry(index, key, value, named)
+        held = dict(zip(index.fields, parts, strict=True))
         held.update(zip(self.schema.key_fields, row_key, strict=True))
-        wanted = [field for field in fields if field in index.covering]
-        if wanted:
-            held.update(self.codec.decode_fields(() if covered is None else (covered,), wanted))
+        if covered_too:
+            held.update(self.codec.decode_fields(() if covered is None else (covered,), covered_too))
         return held
 
     async def exists(self, txn: Reader, key: Any) -> bool:

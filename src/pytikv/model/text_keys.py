@@ -211,20 +211,25 @@ class TextLayout(Layout):
         where = self._index_heads[index.name] + (text if index.is_unique else text + b"_" + encoded_key)
         return Entry(where, encoded_key, index.name, values, index.is_unique)
 
-    def read_entry(self, index: IndexSchema, key: bytes, value: bytes) -> tuple[tuple[Any, ...], bytes | None]:
+    def read_entry(
+        self, index: IndexSchema, key: bytes, value: bytes, named: tuple[Any, ...] | None = None
+    ) -> tuple[tuple[Any, ...], bytes | None]:
         """See `Layout.read_entry`."""
         if not index.is_unique:
-            follows = Part("", False)
-            *_, text = self._split(key[len(self._index_heads[index.name]) :], (*index.parts, follows))
+            (text,) = self._entry_texts(index, key)[1] if named is None else named
             return self._key_of_text(text.encode()), None
         is_text = _text_class(self._records, self.schema.key[0].field) is str
         return self._key_of_text(value if is_text else value.removeprefix(self._rows_head)), None
 
-    def entry_values(self, index: IndexSchema, key: bytes) -> tuple[Any, ...]:
-        """See `Layout.entry_values`."""
+    def entry_parts(self, index: IndexSchema, key: bytes) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """See `Layout.entry_parts`."""
+        texts, named = self._entry_texts(index, key)
+        return self._values_of(index.parts, texts, index.each), named
+
+    def _entry_texts(self, index: IndexSchema, key: bytes) -> tuple[list[str], tuple[str, ...]]:
         parts = index.parts if index.is_unique else (*index.parts, Part("", False))
         texts = self._split(key[len(self._index_heads[index.name]) :], parts)
-        return self._values_of(index.parts, texts[: len(index.parts)], index.each)
+        return texts[: len(index.parts)], () if index.is_unique else (texts[-1],)
 
     # --- ranges -------------------------------------------------------------------------------------------------------
 
