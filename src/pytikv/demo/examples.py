@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytikv.demo.queries import COVERED, PAGE_ROWS, Source
+from pytikv.demo.queries import BY_CARRIER, COVERED, PAGE_ROWS, Source
 from pytikv.demo.tables import Flight, airports, flights
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def _of_flights(snapshot: Snapshot, first: Flight) -> Iterator[Example]:
     if pages[-1].cursor is not None:
         yield _ask(f'flights.page(txn, ..., cursor="{pages[-1].cursor[:8]}...")', page, _page_in_words)
     yield _ask(
-        'flights.query(txn, ..., fields=["number", "origin", "dest", "departure_delay"])',
-        lambda: list(flights.query(snapshot, carrier=carrier, day=day, fields=COVERED)),
+        f'flights.query(txn, ..., fields=["number", "origin", "dest", "departure_delay"], index="{BY_CARRIER}")',
+        lambda: list(flights.query(snapshot, carrier=carrier, day=day, fields=COVERED, index=BY_CARRIER)),
         lambda found: (
             f"{len(found)} of them, from the index alone: {found[0]['number']} to {found[0]['dest']},"
             f" {found[0]['departure_delay']} minutes late, ..."

@@ -197,7 +197,10 @@ class Rows(Generic[R]):
         raise self.records.error(f"has no unique index over {', '.join(fields) or 'nothing'}; {known}")
 
     async def by(self, txn: Reader, fields: Mapping[str, Any]) -> R | None:
-        """Return the row with these values in a unique index."""
+        """Return the row with these values in a unique index, or in the key."""
+        if fields.keys() == set(self.schema.key_fields):
+            key = tuple(fields[name] for name in self.schema.key_fields)
+            return await self.get(txn, key if len(key) > 1 else key[0])
         index = self.unique_index(fields)
         values = [self.records.asked_part(part.field, fields[part.field]) for part in index.parts]
         if None in values:

@@ -236,7 +236,7 @@ class Table(Generic[R]):
     def by(self, txn: Any, **fields: Any) -> Any:
         """Return the row with these values in a unique index, `users.by(txn, email="a@b")`; None where there is none.
 
-        Raises RowError where no unique index is over exactly these fields.
+        The fields of the key do as well. Raises RowError where no unique index is over exactly these fields.
         """
         return in_transaction(txn, self.rows.by, fields)
 
