@@ -199,8 +199,8 @@ class Rows(Generic[R]):
     async def by(self, txn: Reader, fields: Mapping[str, Any]) -> R | None:
         """Return the row with these values in a unique index, or in the key."""
         if fields.keys() == set(self.schema.key_fields):
-            key = [fields[name] for name in self.schema.key_fields]
-            return await self.get(txn, tuple(key) if len(key) > 1 else key[0])
+            parts = [fields[name] for name in self.schema.key_fields]
+            return await self.get(txn, tuple(parts) if len(parts) > 1 else parts[0])
         index = self.unique_index(fields)
         values = [self.records.asked_part(part.field, fields[part.field]) for part in index.parts]
         if None in values:
