@@ -33,6 +33,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from google.protobuf.message import DecodeError, EncodeError, Message
 
+from pytikv.codec.hot_raw import varint
 from pytikv.errors import ConfigError
 from pytikv.model.errors import RowError, SchemaError, explained, shown
 from pytikv.model.records import Records, field_of
@@ -86,7 +87,7 @@ class RowCodec(Generic[R]):
         self._is_deep = records.is_deep
         self._plain = plain
         self._codec = codec
-        self._head = bytes((CODECS[codec],)) + _varint(version)
+        self._head = bytes((CODECS[codec],)) + varint(version)
         self._covered_head = bytes((CODECS[codec], 0))
         self._packed_head = bytes((CODECS[codec] | _COMPRESSED,)) + self._head[1:]
 
@@ -207,15 +208,6 @@ class RowCodec(Generic[R]):
             )
         body = value[at:]
         return _decompress(body, self._records) if value[0] & _COMPRESSED else body
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

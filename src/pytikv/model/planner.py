@@ -36,7 +36,7 @@ from typing import Any, Final
 from pytikv.errors import InvalidArgument, WrongType
 from pytikv.model.errors import shown
 from pytikv.model.layout import Layout, Range, Span
-from pytikv.model.records import Records
+from pytikv.model.records import Records, names_of
 from pytikv.model.schema import IndexSchema, Part, TableSchema
 
 __all__ = ["MAX_RANGES", "Plan", "Prefix", "check_limit", "held_by_entries", "matches", "plan_query"]
@@ -137,8 +137,7 @@ def _check_condition(records: Records[Any], field: str, wanted: Any, classes: tu
     for value in values:
         fits = classes is None or value is None or isinstance(value, classes)
         if not fits or (classes is not None and type(value) is bool and bool not in classes and int in classes):
-            names = " or ".join("None" if one is type(None) else one.__name__ for one in classes or ())
-            raise records.error(f"holds {names}, and is asked for {shown(value)}", field)
+            raise records.error(f"holds {names_of(classes or ())}, and is asked for {shown(value)}", field)
 
 
 def _listed(wanted: Any) -> list[Any]:

@@ -27,7 +27,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pytikv.model.errors import RowError, SchemaError, explained, shown
 
-__all__ = ["Field", "Records", "field_of", "records_of"]
+__all__ = ["Field", "Records", "field_of", "names_of", "records_of"]
 
 R = TypeVar("R")
 
@@ -87,7 +87,7 @@ class Records(ABC, Generic[R]):
             raise self.error("is missing", name)
         classes = self.fields[name].classes
         if classes is not None and not _fits(value, classes):
-            raise self.error(f"must be {_names(classes)}, not {type(value).__name__}: {shown(value)}", name)
+            raise self.error(f"must be {names_of(classes)}, not {type(value).__name__}: {shown(value)}", name)
 
     def error(self, text: str, field: str = "") -> RowError:
         """Return an error about this table, or about a field of it."""
@@ -114,7 +114,7 @@ class Records(ABC, Generic[R]):
             for one in classes:  # an enum's member may be asked for by its value, as keys give it back
                 if issubclass(one, enum.Enum) and value in [member.value for member in one]:
                     return value
-            raise self.error(f"is {_names(classes)}, and is asked for {type(value).__name__}: {shown(value)}", name)
+            raise self.error(f"is {names_of(classes)}, and is asked for {type(value).__name__}: {shown(value)}", name)
         return self.key_part(name, value)
 
     @abstractmethod
@@ -156,7 +156,8 @@ def _fits(value: Any, classes: tuple[type, ...]) -> bool:
     return True
 
 
-def _names(classes: tuple[type, ...]) -> str:
+def names_of(classes: Iterable[type]) -> str:
+    """Return the names of classes for a message."""
     return " or ".join("None" if one is type(None) else one.__name__ for one in dict.fromkeys(classes))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from pytikv.interceptors import region_of
 from pytikv.observe.telemetry import Step
 from pytikv.proto import keyspacepb_pb2 as keyspacepb
 from pytikv.proto import kvrpcpb_pb2 as kvrpcpb
@@ -76,14 +77,7 @@ def is_store_rpc(step: Step) -> bool:
 
 def region_of_step(step: Step) -> int:
     """Return the id of the region that an ``rpc`` step went to; 0 where there is none."""
-    request = _part(step, 0)
-    if request[:1] != b"\x0a" or service_of(step.name) != _STORES:
-        return 0
-    try:
-        _, at = _varint(request, 1)
-        return _varint(request, at + 1)[0] if request[at] == 0x08 else 0
-    except IndexError:
-        return 0
+    return region_of(_part(step, 0)) if service_of(step.name) == _STORES else 0
 
 
 def server_time_of_step(step: Step) -> ServerTime | None:
