@@ -16,7 +16,9 @@ import guard_measures
 import harness
 import instructions
 import measures
+import model_contention
 import model_measures
+import observe_measures
 import observing
 import report
 import resilience_measures
@@ -126,6 +128,8 @@ def _plan(effort: contest.Effort, versions: dict[str, str]) -> dict[str, Callabl
         "guards": guard_measures.measure,
         "resilience": resilience_measures.measure,
         "observing": observing.measure,
+        "metrics": observe_measures.measure,
+        "contention": lambda: model_contention.lines(effort),
     }
 
 
